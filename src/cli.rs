@@ -1,0 +1,299 @@
+//! The command line. Every long option is also a key of the `.autoftp` file.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use clap::{ArgAction, Parser, ValueEnum};
+
+const ABOUT: &str = "Watches this directory and sends every saved file to an FTP server at once";
+
+const LONG_ABOUT: &str = "\
+Watches this directory and sends every saved file to an FTP server at once.
+
+Each save goes out over one session that is kept alive and made again when it breaks. \
+Directories are created on the server as needed; nothing is ever removed there. Files that \
+change while the server is away are sent when it is back, the newest content once.";
+
+const EXAMPLES: &str = "\
+Examples:
+  autoftp esp32.local                         send each *.py that is saved
+  autoftp esp32.local -p '*.py, *.html' -x test/
+  autoftp esp32.local -s '*.py,mpy-cross' -p '*.mpy'
+                                              compile each *.py, send what comes out
+  autoftp ftp://me@nas:2121/projects/site -p '*'
+  autoftp 192.168.4.1 192.168.4.2             two boards at once
+
+Settings can stand in a file named .autoftp in the directory, a 'key: value' a line, where the
+keys are the long options' names.
+
+Exit status: 0 after Ctrl-C with everything sent; 1 if a file is not delivered or a host cannot
+be used; 2 for a wrong command line or .autoftp; 130 after a second Ctrl-C.";
+
+/// Options as given, on the command line or in `.autoftp`.
+#[derive(Clone, Debug, Default, Parser)]
+#[command(
+    name = "autoftp",
+    version,
+    about = ABOUT,
+    long_about = LONG_ABOUT,
+    after_long_help = EXAMPLES,
+    infer_long_args = true,
+    args_override_self = true
+)]
+pub struct Cli {
+    /// Where to send: NAME, NAME:PORT, [IPV6]:PORT or ftp://USER@NAME:PORT/DIR
+    ///
+    /// Several hosts each get every file; one that is away does not delay the others. A directory
+    /// in an address is relative to where the login leads; //DIR is absolute.
+    #[arg(value_name = "HOST")]
+    pub hosts: Vec<String>,
+
+    /// What to upload [default: *.py]
+    ///
+    /// A comma-separated list of patterns. A pattern matches from the right, component by
+    /// component: '*.py' at any depth, 'lib/*.py' in any directory named lib. Wildcards do not
+    /// cross '/', except '**'.
+    #[arg(short = 'p', long, value_name = "PATTERNS", help_heading = "Files")]
+    pub include: Vec<String>,
+
+    /// What to ignore; covers everything beneath a directory, and wins over the rest
+    #[arg(short = 'x', long, value_name = "PATTERNS", help_heading = "Files")]
+    pub exclude: Vec<String>,
+
+    /// Instead of uploading, run SCRIPT on each file that matches
+    ///
+    /// SCRIPT may have arguments; the file's path is added as ./path. It is run without a shell, in
+    /// this directory. What it writes is seen as a change of its own. May be given several times;
+    /// the first that matches is used.
+    #[arg(short = 's', long, value_name = "PATTERN,SCRIPT", help_heading = "Files")]
+    pub process: Vec<String>,
+
+    /// Delete the local file once it is uploaded
+    #[arg(short = 'k', long, alias = "updelete", value_name = "PATTERNS", help_heading = "Files")]
+    pub up_delete: Vec<String>,
+
+    /// Do not ignore what editors and version control leave (*~, .*.swp, .git, node_modules, ...)
+    #[arg(long, help_heading = "Files")]
+    pub no_default_ignores: bool,
+
+    /// Run SITE CMD on the server after each upload; %%f is the file's name up to its first dot
+    ///
+    /// Lines are joined by NUL, which uftpd turns into line breaks again.
+    #[arg(short = 'r', long, value_name = "CMD", help_heading = "Files")]
+    pub remote_command: Option<String>,
+
+    /// Run the remote command only after uploads that match
+    #[arg(short = 'm', long, value_name = "PATTERNS", help_heading = "Files")]
+    pub remote_match: Vec<String>,
+
+    /// Who to log in as [default: from netrc, else anonymous]
+    ///
+    /// The password comes from AUTOFTP_PASSWORD, else from netrc, else it is asked for.
+    #[arg(short, long, value_name = "NAME", help_heading = "Server")]
+    pub user: Option<String>,
+
+    /// The port, where HOST does not say it [default: 21]
+    #[arg(long, value_name = "N", value_parser = port, help_heading = "Server")]
+    pub port: Option<u16>,
+
+    /// The directory on the server to send to [default: where the login leads]
+    #[arg(long, value_name = "DIR", help_heading = "Server")]
+    pub remote_dir: Option<String>,
+
+    /// How long to wait for a silent server [default: 10]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, help_heading = "Server")]
+    pub timeout: Option<Duration>,
+
+    /// How long a script may run [default: 60]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, help_heading = "Running")]
+    pub process_timeout: Option<Duration>,
+
+    /// Look for changes every so often instead of being told of them [default: 2]
+    ///
+    /// For directories whose changes the system does not report. Used by itself where that is
+    /// known (network file systems), and when no more directories can be watched. In a very large
+    /// tree the pauses grow, so that looking takes at most a twentieth of the time.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, num_args = 0..=1, require_equals = true,
+          default_missing_value = "2", help_heading = "Running")]
+    pub poll: Option<Duration>,
+
+    /// Run scripts, but send nothing, delete nothing and run no remote command
+    #[arg(short = 'n', long, help_heading = "Running")]
+    pub dry_run: bool,
+
+    /// Show the FTP dialogue
+    #[arg(short = 'd', long, help_heading = "Screen")]
+    pub debug: bool,
+
+    /// Show only problems and what scripts print
+    #[arg(short, long, help_heading = "Screen")]
+    pub quiet: bool,
+
+    /// Also show what is ignored or unchanged, and why
+    #[arg(short, long, action = ArgAction::SetTrue, help_heading = "Screen")]
+    pub verbose: bool,
+
+    /// When to colour [default: auto]
+    #[arg(long, value_enum, value_name = "WHEN", help_heading = "Screen")]
+    pub color: Option<When>,
+}
+
+/// When to use colours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum When {
+    /// On a terminal, unless NO_COLOR or CLICOLOR=0 is set; CLICOLOR_FORCE=1 forces them.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+impl Cli {
+    /// Reads the command line; prints help and usage errors itself, and ends the program then.
+    pub fn from_args() -> Self {
+        Self::parse_from(std::env::args_os().map(expand))
+    }
+
+    /// These options laid over `base`: lists extend it, the rest replaces it.
+    pub fn over(self, base: Self) -> Self {
+        let extend = |mut base: Vec<String>, more: Vec<String>| {
+            base.extend(more);
+            base
+        };
+        Self {
+            hosts: if self.hosts.is_empty() { base.hosts } else { self.hosts },
+            include: extend(base.include, self.include),
+            exclude: extend(base.exclude, self.exclude),
+            process: extend(base.process, self.process),
+            up_delete: extend(base.up_delete, self.up_delete),
+            no_default_ignores: self.no_default_ignores || base.no_default_ignores,
+            remote_command: self.remote_command.or(base.remote_command),
+            remote_match: extend(base.remote_match, self.remote_match),
+            user: self.user.or(base.user),
+            port: self.port.or(base.port),
+            remote_dir: self.remote_dir.or(base.remote_dir),
+            timeout: self.timeout.or(base.timeout),
+            process_timeout: self.process_timeout.or(base.process_timeout),
+            poll: self.poll.or(base.poll),
+            dry_run: self.dry_run || base.dry_run,
+            debug: self.debug || base.debug,
+            quiet: self.quiet || base.quiet,
+            verbose: self.verbose || base.verbose,
+            color: self.color.or(base.color),
+        }
+    }
+}
+
+/// The long options of the Python original, whose unique abbreviations (`--inc`) people use.
+const ORIGINAL: [&str; 9] = [
+    "include",
+    "exclude",
+    "process",
+    "up-delete",
+    "remote-command",
+    "remote-match",
+    "dry-run",
+    "debug",
+    "help",
+];
+
+/// Completes an abbreviation of an [`ORIGINAL`] option, so that no newer option can make it
+/// ambiguous.
+fn expand(arg: OsString) -> OsString {
+    use clap::CommandFactory;
+    let Some(text) = arg.to_str().and_then(|text| text.strip_prefix("--")) else {
+        return arg;
+    };
+    let (name, value) = match text.split_once('=') {
+        Some((name, value)) => (name, Some(value)),
+        None => (text, None),
+    };
+    let mut fits = ORIGINAL.iter().filter(|option| option.starts_with(name));
+    let (Some(option), None, false) = (fits.next(), fits.next(), name.is_empty()) else {
+        return arg;
+    };
+    if Cli::command().get_arguments().any(|arg| arg.get_long() == Some(name)) {
+        return arg;
+    }
+    match value {
+        Some(value) => format!("--{option}={value}").into(),
+        None => format!("--{option}").into(),
+    }
+}
+
+fn port(text: &str) -> Result<u16, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("a port is a number from 1 to 65535".to_owned()),
+        Ok(port) => Ok(port),
+    }
+}
+
+/// A time in seconds, with a fraction if need be.
+fn seconds(text: &str) -> Result<Duration, String> {
+    const DAY: f64 = 86_400.0;
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.1..=DAY).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("give seconds, from 0.1 to 86400".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(args: &[&str]) -> Cli {
+        let args = std::iter::once("autoftp").chain(args.iter().copied());
+        Cli::try_parse_from(args.map(|arg| expand(arg.into()))).expect("good arguments")
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn as_the_original_takes_them() {
+        let cli = parse(&["-dn", "h", "-p*.py", "-x=a", "--include=b,c", "-r", "1", "-r2"]);
+        assert!(cli.debug && cli.dry_run);
+        assert_eq!(cli.hosts, ["h"]);
+        assert_eq!(cli.include, ["*.py", "b,c"]);
+        assert_eq!(cli.exclude, ["a"]);
+        assert_eq!(cli.remote_command.as_deref(), Some("2"));
+        assert_eq!(parse(&["--", "-h"]).hosts, ["-h"]);
+        assert_eq!(parse(&["--updelete", "a", "h"]).up_delete, ["a"]);
+    }
+
+    #[test]
+    fn abbreviations_of_the_original_stay_unambiguous() {
+        let cli = parse(&[
+            "--i",
+            "i",
+            "--exc=x",
+            "--p",
+            "*.py,cc",
+            "--u",
+            "k",
+            "--remote-c",
+            "r",
+            "--remote-m",
+            "m",
+            "--dr",
+            "--de",
+        ]);
+        assert_eq!(cli.include, ["i"]);
+        assert_eq!(cli.exclude, ["x"]);
+        assert_eq!(cli.process, ["*.py,cc"]);
+        assert_eq!(cli.up_delete, ["k"]);
+        assert_eq!(cli.remote_command.as_deref(), Some("r"));
+        assert_eq!(cli.remote_match, ["m"]);
+        assert!(cli.dry_run && cli.debug);
+        let cli = parse(&["--user", "u", "--process-t", "3", "--poll", "h"]);
+        assert_eq!(cli.user.as_deref(), Some("u"));
+        assert_eq!(cli.process_timeout, Some(Duration::from_secs(3)));
+        assert_eq!(cli.poll, Some(Duration::from_secs(2)));
+        assert_eq!(cli.hosts, ["h"]);
+    }
+}

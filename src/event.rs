@@ -1,0 +1,199 @@
+//! What happened. Events flow from the rooms that do things to the one that shows them.
+//!
+//! Texts in here are raw, as servers, scripts and file systems gave them: [`crate::report`] makes
+//! them safe to print.
+
+use std::time::Duration;
+
+use crate::filter::Why;
+use crate::path::RelPath;
+use crate::source::Stamp;
+
+/// Which of the hosts, by its place on the command line.
+pub type HostId = usize;
+
+/// Orders to send a file are numbered: a lane coalesces them, and says which it has settled.
+pub type Ticket = u64;
+
+/// Something worth telling.
+#[derive(Debug)]
+pub enum Event {
+    /// From now on saves are caught.
+    Watching {
+        /// How many files would be acted on when they change.
+        files: usize,
+        /// How many directories are watched.
+        dirs: usize,
+        /// The pause between two looks, where the system does not report changes.
+        poll: Option<Duration>,
+    },
+    /// Something about the watching that is not wrong but good to know.
+    Notice(String),
+    /// Something that is wrong with the watching, and what to do about it.
+    Problem(String),
+    /// A file that the rules select cannot be sent.
+    Unsendable {
+        /// Its name, as far as it can be shown.
+        name: String,
+        /// Why not, and what to do.
+        cause: String,
+    },
+    /// A change that the rules do not select.
+    Ignored {
+        /// The file.
+        path: RelPath,
+        /// Why.
+        why: Why,
+    },
+    /// Something about one host.
+    Host {
+        /// Which.
+        host: HostId,
+        /// What.
+        what: HostEvent,
+    },
+    /// Something about the script that was run on a file.
+    Script {
+        /// The file.
+        path: RelPath,
+        /// The script, as the user gave it.
+        script: String,
+        /// What.
+        what: ScriptEvent,
+    },
+    /// The local file was deleted after its upload.
+    Deleted(RelPath),
+    /// The local file would be deleted if this were no dry run.
+    WouldDelete(RelPath),
+    /// The local file was to be deleted after its upload, and was not.
+    NotDeleted {
+        /// The file.
+        path: RelPath,
+        /// Why.
+        cause: String,
+    },
+}
+
+/// What happened between us and one host.
+#[derive(Debug)]
+pub enum HostEvent {
+    /// Logged in.
+    Connected {
+        /// The server's working directory, where it says it.
+        dir: Option<String>,
+        /// The server's greeting.
+        greeting: String,
+    },
+    /// There is no session; another try follows.
+    Disconnected {
+        /// Why, and what to do.
+        cause: String,
+        /// When the next try is.
+        retry: Duration,
+        /// Whether there was a session until now.
+        lost: bool,
+    },
+    /// The host cannot be used as it was given. Nothing further happens to it.
+    Unusable(String),
+    /// A line of the dialogue on the control connection; no secrets in it.
+    Dialogue {
+        /// Whether we said it.
+        sent: bool,
+        /// The line.
+        line: String,
+    },
+    /// An upload that takes a while has come this far.
+    Sending {
+        /// The file.
+        path: RelPath,
+        /// Bytes sent so far.
+        sent: u64,
+        /// The file's size in bytes.
+        total: u64,
+        /// Since it was begun.
+        elapsed: Duration,
+        /// Whether it has moved on since the last time.
+        moved: bool,
+    },
+    /// What became of a file that was to be sent.
+    File {
+        /// The file.
+        path: RelPath,
+        /// The newest order that this settles.
+        ticket: Ticket,
+        /// What became of it.
+        outcome: Outcome,
+    },
+    /// A try failed; the file stays pending.
+    Retrying {
+        /// The file.
+        path: RelPath,
+        /// Why it failed.
+        cause: String,
+        /// When the next try is.
+        wait: Duration,
+    },
+    /// What the server said to the remote command.
+    RemoteCommand {
+        /// The command as it was sent, without `SITE`.
+        command: String,
+        /// What it said, or would have been asked in a dry run.
+        answer: Answer,
+    },
+    /// The session is over because the program ends.
+    Closed,
+}
+
+/// What became of a file that was to be sent to one host.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Stored.
+    Sent {
+        /// Its size in bytes.
+        bytes: u64,
+        /// From the first command until it was stored.
+        took: Duration,
+        /// What the local file was when it was read.
+        stamp: Stamp,
+    },
+    /// Not sent because this is a dry run.
+    WouldSend {
+        /// Its size in bytes.
+        bytes: u64,
+    },
+    /// Not sent because the server has this content already.
+    Unchanged {
+        /// What the local file was when it was read.
+        stamp: Stamp,
+    },
+    /// Gone before it could be sent: there is nothing to send.
+    Vanished,
+    /// Never to be sent as it is; why.
+    Declined(String),
+    /// Not sent, and not tried again until it changes.
+    Failed(String),
+}
+
+/// What became of a remote command.
+#[derive(Debug)]
+pub enum Answer {
+    /// Done; the server's words.
+    Done(String),
+    /// Refused, or not sent; why.
+    Failed(String),
+    /// The session ended instead, as with a command that restarts the board.
+    None,
+    /// Not sent because this is a dry run.
+    WouldRun,
+}
+
+/// What happened to a script.
+#[derive(Debug)]
+pub enum ScriptEvent {
+    /// It printed a line.
+    Line(String),
+    /// It ended well.
+    Done(Duration),
+    /// It failed; why, and what to do.
+    Failed(String),
+}

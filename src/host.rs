@@ -1,0 +1,217 @@
+//! What the user means by HOST.
+
+use std::fmt;
+use std::net::Ipv6Addr;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use percent_encoding::percent_decode_str;
+
+/// The port of an FTP server's control connection (RFC 959).
+const FTP_PORT: u16 = 21;
+
+/// A server, as far as HOST names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// A name or an address; an IPv6 address without brackets.
+    pub name: String,
+    /// The control connection's port.
+    pub port: u16,
+    /// The account in an `ftp://` address.
+    pub user: Option<String>,
+    /// The password in an `ftp://` address.
+    pub password: Option<String>,
+    /// The directory in an `ftp://` address: relative to where the login leads, unless it begins
+    /// with a slash (`ftp://host//abs/dir`).
+    pub dir: Option<String>,
+}
+
+impl Host {
+    /// Reads `name`, `name:port`, `[v6]:port` or `ftp://user@name:port/dir`; without a port in it,
+    /// `default_port` or 21.
+    ///
+    /// # Errors
+    /// Says what is wrong with `text` and what is accepted.
+    pub fn parse(text: &str, default_port: Option<u16>) -> Result<Self> {
+        Self::read(text, default_port.unwrap_or(FTP_PORT))
+            .with_context(|| format!("HOST '{}' cannot be used", without_password(text)))
+    }
+
+    fn read(text: &str, default_port: u16) -> Result<Self> {
+        let (scheme, rest) = match text.split_once("://") {
+            Some((scheme, rest)) => (scheme.to_ascii_lowercase(), rest),
+            None => (String::new(), text),
+        };
+        let (authority, dir, userinfo) = match scheme.as_str() {
+            "" => (rest, None, None),
+            "ftp" => {
+                let (authority, dir) = match rest.split_once('/') {
+                    Some((authority, dir)) => (authority, Some(decode(dir)?)),
+                    None => (rest, None),
+                };
+                match authority.rsplit_once('@') {
+                    Some((userinfo, host)) => (host, dir, Some(userinfo)),
+                    None => (authority, dir, None),
+                }
+            }
+            "ftps" => bail!("FTPS is not supported yet: use ftp://"),
+            other => bail!("{other}:// is not spoken here, only ftp://"),
+        };
+        let (user, password) = match userinfo.map(|info| info.split_once(':').unwrap_or((info, "")))
+        {
+            None => (None, None),
+            Some((user, "")) => (Some(decode(user)?), None),
+            Some((user, password)) => (Some(decode(user)?), Some(decode(password)?)),
+        };
+        ensure!(
+            userinfo.is_some() || !authority.contains(['/', '@']) || !scheme.is_empty(),
+            "did you mean ftp://{text}?"
+        );
+        let (name, port) = split_port(authority)?;
+        ensure!(
+            name.is_empty() || name.contains(|c: char| !c.is_ascii_digit()),
+            "it is only a number: options take their values as in --poll=5"
+        );
+        let forms = "give NAME, NAME:PORT, [IPV6]:PORT or ftp://USER@NAME:PORT/DIR";
+        ensure!(!name.is_empty(), "the name is missing: {forms}");
+        ensure!(
+            !name
+                .contains(|c: char| c.is_control() || c.is_whitespace() || "/@[]*?'\"".contains(c)),
+            "'{}' is not a host name: {forms}",
+            name.escape_debug()
+        );
+        Ok(Self {
+            name: name.to_owned(),
+            port: port.unwrap_or(default_port),
+            user,
+            password,
+            dir: dir.filter(|dir| !dir.is_empty()),
+        })
+    }
+}
+
+/// The name, with the port unless it is 21.
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.name.contains(':'), self.port) {
+            (_, FTP_PORT) => f.write_str(&self.name),
+            (true, port) => write!(f, "[{}]:{port}", self.name),
+            (false, port) => write!(f, "{}:{port}", self.name),
+        }
+    }
+}
+
+fn split_port(authority: &str) -> Result<(&str, Option<u16>)> {
+    // An IPv6 address may stand without brackets, and with a zone (fe80::1%eth0).
+    let address = authority.split_once('%').map_or(authority, |(a, _)| a);
+    if address.parse::<Ipv6Addr>().is_ok() {
+        return Ok((authority, None));
+    }
+    let (name, port) = match authority.strip_prefix('[') {
+        Some(rest) => {
+            let (name, port) = rest.split_once(']').context("']' is missing")?;
+            let address = name.split_once('%').map_or(name, |(a, _)| a);
+            ensure!(address.parse::<Ipv6Addr>().is_ok(), "'{name}' is not an IPv6 address");
+            (name, port.strip_prefix(':').or((!port.is_empty()).then_some(port)))
+        }
+        None => match authority.split_once(':') {
+            Some((name, port)) => (name, Some(port)),
+            None => (authority, None),
+        },
+    };
+    let port = match port {
+        None => None,
+        Some(port) => match port.parse() {
+            Ok(0) | Err(_) => bail!("a port is a number from 1 to 65535, not '{port}'"),
+            Ok(port) => Some(port),
+        },
+    };
+    Ok((name, port))
+}
+
+fn decode(text: &str) -> Result<String> {
+    let text = percent_decode_str(text)
+        .decode_utf8()
+        .map_err(|_| anyhow!("'{text}' is not UTF-8 once decoded"))?;
+    ensure!(!text.contains(char::is_control), "it has a control character in it");
+    Ok(text.into_owned())
+}
+
+/// `text` with the password of an address left out, for messages.
+fn without_password(text: &str) -> String {
+    match text.split_once("://").map(|(scheme, rest)| (scheme, rest.rsplit_once('@'))) {
+        Some((scheme, Some((userinfo, rest)))) => {
+            let user = userinfo.split(':').next().unwrap_or_default();
+            format!("{scheme}://{user}@{rest}")
+        }
+        _ => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forms_of_host() {
+        // text, name, port, user, password, dir
+        type Case<'a> = (&'a str, &'a str, u16, Option<&'a str>, Option<&'a str>, Option<&'a str>);
+        let table: &[Case] = &[
+            ("esp32.local", "esp32.local", 21, None, None, None),
+            ("esp32:2121", "esp32", 2121, None, None, None),
+            ("192.168.4.1", "192.168.4.1", 21, None, None, None),
+            ("::1", "::1", 21, None, None, None),
+            ("[::1]", "::1", 21, None, None, None),
+            ("[fe80::1%eth0]:2121", "fe80::1%eth0", 2121, None, None, None),
+            ("ftp://h", "h", 21, None, None, None),
+            ("FTP://h/", "h", 21, None, None, None),
+            ("ftp://u@h:99/a/b", "h", 99, Some("u"), None, Some("a/b")),
+            ("ftp://u%40x:p%3A@h//a", "h", 21, Some("u@x"), Some("p:"), Some("/a")),
+            ("ftp://[::1]:99/%2Fflash", "::1", 99, None, None, Some("/flash")),
+        ];
+        for (text, name, port, user, password, dir) in table {
+            let host = Host::parse(text, None).expect(text);
+            assert_eq!(host.name, *name, "{text}");
+            assert_eq!(host.port, *port, "{text}");
+            assert_eq!(host.user.as_deref(), *user, "{text}");
+            assert_eq!(host.password.as_deref(), *password, "{text}");
+            assert_eq!(host.dir.as_deref(), *dir, "{text}");
+        }
+        assert_eq!(Host::parse("h", Some(2121)).expect("good").port, 2121);
+        assert_eq!(Host::parse("h:99", Some(2121)).expect("good").port, 99);
+    }
+
+    #[test]
+    fn refused() {
+        for text in [
+            "",
+            "h:",
+            "h:0",
+            "h:70000",
+            "h:ftp",
+            "[::1",
+            "[x]:1",
+            "http://h",
+            "sftp://h",
+            "ftps://h",
+            "a b",
+            "h/dir",
+            "u@h",
+            "ftp://u@/x",
+            "ftp://h/a%0d%0aDELE%20b",
+            "ftp://a%00b@h",
+        ] {
+            assert!(Host::parse(text, None).is_err(), "{text}");
+        }
+        let error = format!("{:#}", Host::parse("ftp://u:secret@h:x", None).expect_err("bad"));
+        assert!(!error.contains("secret"), "{error}");
+    }
+
+    #[test]
+    fn shown() {
+        for (text, shown) in
+            [("h", "h"), ("h:99", "h:99"), ("[::1]:99", "[::1]:99"), ("::1", "::1")]
+        {
+            assert_eq!(Host::parse(text, None).expect(text).to_string(), shown);
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! Watches a project folder and sends every save over one FTP session that it keeps alive.
+//!
+//! A save becomes a change ([`watch`]), a change gets a verdict ([`filter`]) and settles
+//! ([`queue`]), is processed ([`process`]) or delivered to each host ([`deliver`], [`remote`]), and
+//! what became of it is an [`event`] that is shown ([`report`]). Data flows one way through these
+//! rooms; [`app`] joins them.
+
+mod app;
+mod backoff;
+mod cli;
+mod config;
+mod credentials;
+mod deliver;
+mod event;
+mod exit;
+mod filter;
+mod host;
+mod path;
+mod process;
+mod queue;
+mod remote;
+mod report;
+mod shutdown;
+mod source;
+mod terminal;
+mod text;
+mod watch;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use crate::cli::Cli;
+use crate::config::Config;
+use crate::exit::Exit;
+
+fn main() -> ExitCode {
+    let cli = Cli::from_args();
+    let exit = match Config::resolve(cli, Path::new(".")) {
+        Ok(config) => app::run(config).unwrap_or_else(|error| report::fatal(&error, Exit::Failure)),
+        Err(error) => report::fatal(&error, Exit::Usage),
+    };
+    exit.into()
+}

@@ -1,0 +1,371 @@
+//! The pending set: at most one entry a path, so that saves coalesce and always the newest bytes
+//! go. No I/O and no clock: `now` is passed in.
+//!
+//! It serves three times over: the watched files that settle, the scripts to run, and what each
+//! host has yet to get. A path that was taken is *busy* until it is finished; what is put in for it
+//! meanwhile waits, so that one file is handled in order while others go on.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::{Duration, Instant};
+
+use crate::path::RelPath;
+
+/// What was seen to happen to a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// It came into being and may still be empty.
+    Created,
+    /// Its content changed and may change further.
+    Modified,
+    /// A writer closed it, or a finished file was renamed to its name: the save is complete.
+    Complete,
+    /// A scan came upon it; whether somebody still writes to it is not known.
+    Found,
+    /// It was removed, or renamed to another name.
+    Gone,
+}
+
+/// What is known of a pending file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Created under a name that was not there before.
+    New,
+    /// Somebody has it open and writes.
+    Writing,
+    /// Looks finished; a temporary file would be renamed about now.
+    Settling,
+    /// Finished.
+    Ready,
+    /// Its name was there and is not now; editors that save by renaming put it back.
+    Gone,
+}
+
+/// How long a file stays pending in each [`Phase`] that waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// Without an event, a file being written counts as finished after this.
+    pub quiet: Duration,
+    /// A file that was found or newly made counts as finished after this.
+    pub settle: Duration,
+    /// A name that is gone is forgotten after this.
+    pub gone: Duration,
+}
+
+impl Timing {
+    /// Where the system reports the closing of a written file (Linux), the quiet time matters only
+    /// for files that are held open; elsewhere it decides when a save is complete.
+    pub const NATIVE: Self = Self {
+        quiet: if cfg!(any(target_os = "linux", target_os = "android")) {
+            Duration::from_secs(2)
+        } else {
+            Duration::from_millis(80)
+        },
+        settle: Duration::from_millis(30),
+        gone: Duration::from_secs(1),
+    };
+
+    fn of(&self, phase: Phase) -> Duration {
+        match phase {
+            Phase::New | Phase::Writing => self.quiet,
+            Phase::Settling => self.settle,
+            Phase::Ready => Duration::ZERO,
+            Phase::Gone => self.gone,
+        }
+    }
+}
+
+/// The table that combines what is pending for a path with what was just seen.
+fn combine(pending: Option<Phase>, signal: Signal) -> Option<Phase> {
+    use Phase::{Gone, New, Ready, Settling, Writing};
+    match (pending, signal) {
+        // A new file that vanishes before it was sent was a temporary one.
+        (Some(New | Settling), Signal::Gone) => None,
+        (_, Signal::Gone) => Some(Gone),
+
+        // A new name may be a temporary one and stays new until it has settled; one that was there
+        // a moment ago is a save by renaming or replacing.
+        (None | Some(New | Settling), Signal::Created) => Some(New),
+        (Some(New | Settling), Signal::Modified) => Some(New),
+        (Some(New | Settling), Signal::Complete) => Some(Settling),
+        (_, Signal::Created | Signal::Modified) => Some(Writing),
+        (_, Signal::Complete) => Some(Ready),
+
+        // A scan knows less than an event does.
+        (None | Some(Gone), Signal::Found) => Some(Settling),
+        (Some(phase), Signal::Found) => Some(phase),
+    }
+}
+
+/// An entry that was taken out of a [`Queue`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Job {
+    /// The file.
+    pub path: RelPath,
+    /// What was known of it when its time came.
+    pub phase: Phase,
+    /// How many tries have failed before.
+    pub failures: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    phase: Phase,
+    due: Instant,
+    /// First come, first served among entries that are due at the same time.
+    turn: u64,
+    failures: u32,
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub struct Queue {
+    timing: Timing,
+    entries: HashMap<RelPath, Entry>,
+    /// The entries that are not busy, by the time they are due.
+    order: BTreeSet<(Instant, u64, RelPath)>,
+    busy: HashMap<RelPath, Option<Entry>>,
+    turn: u64,
+}
+
+impl Queue {
+    /// An empty queue.
+    pub fn new(timing: Timing) -> Self {
+        Self {
+            timing,
+            entries: HashMap::new(),
+            order: BTreeSet::new(),
+            busy: HashMap::new(),
+            turn: 0,
+        }
+    }
+
+    /// Takes in what was seen of a file.
+    pub fn observe(&mut self, path: RelPath, signal: Signal, now: Instant) {
+        let pending = self.remove(&path);
+        let Some(phase) = combine(pending.map(|entry| entry.phase), signal) else {
+            return;
+        };
+        // What a scan says again must not put off what is pending.
+        let due = match pending {
+            Some(entry) if signal == Signal::Found && entry.phase == phase => entry.due,
+            _ => now + self.timing.of(phase),
+        };
+        self.insert(path, phase, due, 0);
+    }
+
+    /// Puts in a file that is to be handled at `due`; a newer entry replaces an older one.
+    pub fn put(&mut self, path: RelPath, due: Instant) {
+        self.remove(&path);
+        self.insert(path, Phase::Ready, due, 0);
+    }
+
+    /// Takes out the entry that has been due the longest, and makes its path busy.
+    pub fn take(&mut self, now: Instant) -> Option<Job> {
+        let (due, _, _) = self.order.first()?;
+        if *due > now {
+            return None;
+        }
+        let (_, _, path) = self.order.pop_first()?;
+        let entry = self.entries.remove(&path)?;
+        self.busy.insert(path.clone(), None);
+        Some(Job { path, phase: entry.phase, failures: entry.failures })
+    }
+
+    /// The path is no longer busy; what came in for it meanwhile gets its turn.
+    pub fn finish(&mut self, path: &RelPath) {
+        if let Some(Some(entry)) = self.busy.remove(path) {
+            self.insert(path.clone(), entry.phase, entry.due, entry.failures);
+        }
+    }
+
+    /// Like [`Queue::finish`], but the job failed and is to be tried again at `due`, unless the
+    /// file has changed meanwhile: then its turn comes as if nothing had failed.
+    pub fn retry(&mut self, job: Job, due: Instant) {
+        match self.busy.remove(&job.path).flatten() {
+            Some(newer) => self.insert(job.path, newer.phase, newer.due, newer.failures),
+            None => self.insert(job.path, job.phase, due, job.failures + 1),
+        }
+    }
+
+    /// Makes everything that is pending due at once, except names that are gone.
+    pub fn hurry(&mut self, now: Instant) {
+        for (due, turn, path) in std::mem::take(&mut self.order) {
+            if let Some(entry) = self.entries.get_mut(&path) {
+                if entry.phase == Phase::Gone {
+                    self.entries.remove(&path);
+                    continue;
+                }
+                entry.due = due.min(now);
+                self.order.insert((entry.due, turn, path));
+            }
+        }
+    }
+
+    /// When [`Queue::take`] will next have something; `None` while nothing waits for its time.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.order.first().map(|(due, _, _)| *due)
+    }
+
+    fn insert(&mut self, path: RelPath, phase: Phase, due: Instant, failures: u32) {
+        self.turn += 1;
+        let entry = Entry { phase, due, turn: self.turn, failures };
+        if let Some(waiting) = self.busy.get_mut(&path) {
+            *waiting = Some(entry);
+        } else {
+            self.order.insert((due, entry.turn, path.clone()));
+            self.entries.insert(path, entry);
+        }
+    }
+
+    fn remove(&mut self, path: &RelPath) -> Option<Entry> {
+        if let Some(waiting) = self.busy.get_mut(path) {
+            return waiting.take();
+        }
+        let entry = self.entries.remove(path)?;
+        self.order.remove(&(entry.due, entry.turn, path.clone()));
+        Some(entry)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    const TIMING: Timing = Timing {
+        quiet: Duration::from_millis(2000),
+        settle: Duration::from_millis(30),
+        gone: Duration::from_millis(1000),
+    };
+
+    fn path(name: &str) -> RelPath {
+        RelPath::new(Path::new(name)).expect("a good path")
+    }
+
+    /// Plays `MILLIS SIGNAL` steps for one file; returns what became due as `MILLIS PHASE`.
+    fn play(steps: &str) -> String {
+        let start = Instant::now();
+        let at = |millis: u64| start + Duration::from_millis(millis);
+        let mut queue = Queue::new(TIMING);
+        let mut steps = steps.split(',').map(|step| {
+            let (millis, signal) = step.trim().split_once(' ').expect("MILLIS SIGNAL");
+            let signal = match signal {
+                "create" => Signal::Created,
+                "modify" => Signal::Modified,
+                "close" => Signal::Complete,
+                "found" => Signal::Found,
+                "gone" => Signal::Gone,
+                other => panic!("{other}"),
+            };
+            (millis.parse::<u64>().expect("milliseconds"), signal)
+        });
+        let mut step = steps.next();
+        let mut due = Vec::new();
+        for millis in 0..10_000 {
+            while let Some((when, signal)) = step.filter(|(when, _)| *when == millis) {
+                debug_assert_eq!(when, millis);
+                queue.observe(path("f"), signal, at(millis));
+                step = steps.next();
+            }
+            while let Some(job) = queue.take(at(millis)) {
+                due.push(format!("{millis} {:?}", job.phase));
+                queue.finish(&job.path);
+            }
+        }
+        assert_eq!(queue.next_due(), None);
+        due.join(", ")
+    }
+
+    #[test]
+    fn saves_of_every_kind_come_due_once() {
+        let table = [
+            // In place, or truncated and written.
+            ("5 modify, 5 modify, 6 close", "6 Ready"),
+            // Renamed over (sed -i, os.replace).
+            ("5 close", "5 Ready"),
+            // A new file; a temporary one that is renamed away at once.
+            ("0 create, 1 modify, 2 close", "32 Settling"),
+            ("0 create, 1 modify, 2 close, 3 gone", ""),
+            // vim: the old file is renamed to a backup, the new one written under the old name.
+            ("0 gone, 1 create, 2 modify, 3 close", "3 Ready"),
+            // git checkout: removed and written again.
+            ("0 gone, 0 create, 0 modify, 1 close", "1 Ready"),
+            // Copied slowly into place: due only when closed.
+            ("0 create, 900 modify, 1800 modify, 2700 close", "2730 Settling"),
+            ("0 modify, 1900 modify, 3800 modify, 3900 close", "3900 Ready"),
+            // Held open and written for long: due whenever it is quiet, and at the end.
+            ("0 modify, 3000 modify, 5500 close", "2000 Writing, 5000 Writing, 5500 Ready"),
+            // A hard link, and O_TMPFILE with linkat, tell nothing but the creation.
+            ("0 create", "2000 New"),
+            // Found by a scan, alone and while events for it come in.
+            ("0 found", "30 Settling"),
+            ("0 found, 10 found", "30 Settling"),
+            ("0 found, 10 modify, 20 close", "50 Settling"),
+            ("0 create, 1 found, 2 close", "32 Settling"),
+            ("0 modify, 1 found, 9 close", "9 Ready"),
+            // Removed for good.
+            ("0 gone", "1000 Gone"),
+            ("0 modify, 1 gone", "1001 Gone"),
+        ];
+        for (steps, expected) in table {
+            assert_eq!(play(steps), expected, "{steps}");
+        }
+    }
+
+    #[test]
+    fn first_come_first_served() {
+        let now = Instant::now();
+        let mut queue = Queue::new(TIMING);
+        for name in ["b", "a", "c"] {
+            queue.put(path(name), now);
+        }
+        queue.put(path("b"), now);
+        let names: Vec<_> =
+            std::iter::from_fn(|| queue.take(now)).map(|job| job.path.to_string()).collect();
+        assert_eq!(names, ["a", "c", "b"], "a newer entry takes a new turn");
+    }
+
+    #[test]
+    fn a_busy_path_waits_and_others_go_on() {
+        let now = Instant::now();
+        let mut queue = Queue::new(TIMING);
+        queue.put(path("a"), now);
+        let a = queue.take(now).expect("a is due");
+        queue.put(path("a"), now);
+        queue.put(path("b"), now);
+        assert_eq!(queue.take(now).map(|job| job.path), Some(path("b")));
+        assert_eq!(queue.take(now), None);
+        assert_eq!(queue.next_due(), None, "a busy path must not cause a spin");
+        queue.finish(&a.path);
+        assert_eq!(queue.take(now).map(|job| job.path), Some(path("a")));
+    }
+
+    #[test]
+    fn a_retry_waits_and_yields_to_a_newer_save() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(1);
+        let mut queue = Queue::new(TIMING);
+        queue.put(path("a"), now);
+        let job = queue.take(now).expect("a is due");
+        queue.retry(job, later);
+        assert_eq!(queue.take(now), None);
+        assert_eq!(queue.next_due(), Some(later));
+        let job = queue.take(later).expect("a is due again");
+        assert_eq!(job.failures, 1);
+
+        queue.put(path("a"), now);
+        queue.retry(job, later);
+        assert_eq!(queue.take(now).map(|job| job.failures), Some(0));
+    }
+
+    #[test]
+    fn hurry_leaves_nothing_to_settle() {
+        let now = Instant::now();
+        let mut queue = Queue::new(TIMING);
+        queue.observe(path("new"), Signal::Created, now);
+        queue.observe(path("gone"), Signal::Gone, now);
+        queue.hurry(now);
+        assert_eq!(queue.take(now).map(|job| job.path), Some(path("new")));
+        assert_eq!(queue.next_due(), None);
+    }
+}

@@ -1,0 +1,176 @@
+//! The servers: what they answer, and what follows from it.
+
+pub mod ftp;
+mod wire;
+
+use std::fmt;
+use std::io;
+
+/// A server's answer to a command (RFC 959, 4.2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// The reply code, 100 to 599. Servers choose different ones for one cause: compare classes.
+    pub code: u16,
+    /// Its lines without the codes; raw.
+    pub text: String,
+}
+
+impl Reply {
+    /// Reads a complete reply, of one line or several; `None` if it is none.
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let text = String::from_utf8_lossy(bytes);
+        let lines: Vec<&str> = text.lines().collect();
+        let code = code_of(lines.last()?.as_bytes())?;
+        let lines: Vec<&str> = (lines.iter())
+            .map(|line| match code_of(line.as_bytes()) {
+                Some(found) if found == code => line.get(4..).unwrap_or_default(),
+                _ => line,
+            })
+            .map(str::trim)
+            .filter(|line| !line.is_empty())
+            .collect();
+        Some(Self { code, text: lines.join("\n") })
+    }
+
+    /// 1xx: the server goes on and will reply again.
+    fn is_preliminary(&self) -> bool {
+        self.code / 100 == 1
+    }
+
+    /// 2xx: done.
+    pub fn is_completion(&self) -> bool {
+        self.code / 100 == 2
+    }
+}
+
+impl fmt::Display for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.text.replace('\n', " ");
+        write!(f, "{} {}", self.code, text.trim_end_matches('.'))
+    }
+}
+
+/// The three digits a reply line begins with.
+fn code_of(line: &[u8]) -> Option<u16> {
+    let digits = line.get(..3)?;
+    digits.iter().try_fold(0, |code, digit| {
+        digit.is_ascii_digit().then(|| code * 10 + u16::from(digit - b'0'))
+    })
+}
+
+/// Why a file was not stored, by what is to be done about it.
+#[derive(Debug)]
+pub enum TransferError {
+    /// Try again later.
+    Transient(String),
+    /// Try again at once in a new session, where it will work; if not, why.
+    Again(String),
+    /// Try again in a new session: this one works, but what it would do next is not certain.
+    Reconnect(String),
+    /// The session is over.
+    Disconnected(String),
+    /// Do not try again until the file changes.
+    Permanent(String),
+    /// The file could not be read.
+    Local(io::Error),
+}
+
+impl TransferError {
+    /// The one table of what follows from a refusal.
+    fn refused(reply: &Reply) -> Self {
+        let said = |remedy: &str| format!("{reply}{remedy}");
+        match reply.code {
+            421 => Self::Disconnected(said("")),
+            425 => Self::Transient(said(" (is a firewall between here and its data port?)")),
+            // FTPdLite may store the previous upload's bytes after one of these.
+            426 | 451 => Self::Reconnect(said("")),
+            452 | 552 => Self::Transient(said(" (is there space left on it?)")),
+            400..=499 => Self::Transient(said("")),
+            // Out of step, or logged out.
+            503 | 530 => Self::Disconnected(said("")),
+            532 => Self::Permanent(said(" (this account may not write: try another --user)")),
+            550 | 553 => {
+                Self::Permanent(said(" (may this account write there? see --user, --remote-dir)"))
+            }
+            500..=599 => Self::Permanent(said("")),
+            _ => Self::Disconnected(format!("an answer that does not fit: {reply}")),
+        }
+    }
+
+    /// Says of a session that ended what it ended with.
+    pub fn during(self, what: fmt::Arguments<'_>) -> Self {
+        match self {
+            Self::Disconnected(cause) => Self::Disconnected(format!("{cause} ({what})")),
+            other => other,
+        }
+    }
+
+    /// Whether the cause may be that the file's directory is not there.
+    fn may_lack_directory(&self) -> bool {
+        matches!(self, Self::Permanent(_) | Self::Transient(_) | Self::Reconnect(_))
+    }
+}
+
+/// Why the control connection is of no use any more.
+#[derive(Debug)]
+pub struct Broken(String);
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<io::Error> for Broken {
+    fn from(error: io::Error) -> Self {
+        Self(explain(&error))
+    }
+}
+
+impl From<Broken> for TransferError {
+    fn from(Broken(cause): Broken) -> Self {
+        Self::Disconnected(cause)
+    }
+}
+
+/// Says what an error of a connection means for a person.
+fn explain(error: &io::Error) -> String {
+    use io::ErrorKind::{
+        AddrNotAvailable, BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset,
+        HostUnreachable, NetworkDown, NetworkUnreachable, TimedOut, UnexpectedEof, WouldBlock,
+    };
+    let text = match error.kind() {
+        ConnectionRefused => "it refuses the connection (is its FTP server running?)",
+        TimedOut | WouldBlock => "no answer (is it on, and in reach?)",
+        HostUnreachable | NetworkUnreachable | NetworkDown | AddrNotAvailable => {
+            "no way to it (is this computer on its network?)"
+        }
+        ConnectionReset | ConnectionAborted | BrokenPipe | UnexpectedEof => {
+            "it closed the connection"
+        }
+        _ => return error.to_string(),
+    };
+    text.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Option<(u16, String)> {
+        Reply::parse(text.as_bytes()).map(|reply| (reply.code, reply.text))
+    }
+
+    #[test]
+    fn replies() {
+        assert_eq!(parse("226 Done.\r\n"), Some((226, "Done.".into())));
+        assert_eq!(parse("226\r\n"), Some((226, String::new())));
+        assert_eq!(
+            parse("211-Free:\r\n 100 KB\r\n211-more\r\n211 End.\r\n"),
+            Some((211, "Free:\n100 KB\nmore\nEnd.".into()))
+        );
+        assert_eq!(parse("SSH-2.0-OpenSSH\r\n"), None);
+        assert_eq!(parse("22"), None);
+        assert_eq!(parse(""), None);
+    }
+}
