@@ -1,0 +1,29 @@
+//! Drives the real `autoftp` binary against a real FTP server (libunftp) and against a scripted one
+//! that can misbehave.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod support;
+
+#[path = "integration/cli.rs"]
+mod cli;
+#[path = "integration/deciding.rs"]
+mod deciding;
+#[path = "integration/delivering.rs"]
+mod delivering;
+#[path = "integration/hosts.rs"]
+mod hosts;
+#[path = "integration/remote_command.rs"]
+mod remote_command;
+#[path = "integration/screen.rs"]
+mod screen;
+#[cfg(unix)]
+#[path = "integration/scripts.rs"]
+mod scripts;
+#[cfg(unix)]
+#[path = "integration/shutdown.rs"]
+mod shutdown;
+#[path = "integration/up_delete.rs"]
+mod up_delete;
+#[path = "integration/watching.rs"]
+mod watching;

@@ -1,0 +1,492 @@
+//! A small FTP server that writes down all it hears and misbehaves as told, the way boards and
+//! broken networks do.
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Weak};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use socket2::SockRef;
+
+use super::server::bind_again;
+use super::watched::Watched;
+
+/// What the server does in place of, or on top of, the right thing.
+#[derive(Clone, Copy, Debug)]
+pub enum Act {
+    /// Answers this and does nothing.
+    Reply(&'static str),
+    /// Does as asked and answers this; `{p1},{p2}` becomes the data port.
+    Say(&'static str),
+    /// STOR: says 150, takes the data to its end, keeps nothing and answers this.
+    TakeThen(&'static str),
+    /// STOR: says 150, drops the data connection unread and answers this.
+    DropThen(&'static str),
+    /// Closes the control connection.
+    Close,
+    /// Resets the control connection.
+    Reset,
+    /// STOR: says 150, resets both connections.
+    CutData,
+    /// Answers nothing more, and leaves the connection open.
+    Silence,
+    /// Does as asked, but keeps the last reply back until [`Scripted::release`].
+    Hold,
+    /// STOR: keeps only half of the data, and answers 226 all the same.
+    Truncate,
+    /// STOR: takes the data slowly.
+    Crawl,
+}
+
+/// How this server differs from the plain one: anonymous, and a refused STOR is 550 at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Dialect {
+    /// The only user and password that may log in.
+    pub account: Option<(&'static str, &'static str)>,
+    /// What STOR does where the file's directory does not exist.
+    pub missing_directory: Act,
+    /// A second session gets 421 while the first one lives.
+    pub one_session: bool,
+}
+
+impl Default for Dialect {
+    fn default() -> Self {
+        Dialect {
+            account: None,
+            missing_directory: Act::Reply("550 No such directory"),
+            one_session: false,
+        }
+    }
+}
+
+/// `starts` is compared with the beginning of the command line; a new connection is the command
+/// `greeting`.
+struct Rule {
+    starts: String,
+    times: usize,
+    act: Act,
+}
+
+#[derive(Default)]
+struct Record {
+    sessions: usize,
+    open_sessions: usize,
+    commands: Vec<String>,
+    /// Every completed upload, in order.
+    stored: Vec<(String, Vec<u8>)>,
+    /// What no client may do to a board: two commands in flight, or one in pieces.
+    offences: Vec<String>,
+    directories: BTreeSet<String>,
+    rules: Vec<Rule>,
+    released: bool,
+    stopped: bool,
+    connections: Vec<Weak<TcpStream>>,
+}
+
+pub struct Scripted {
+    address: SocketAddr,
+    dialect: Dialect,
+    record: Arc<Watched<Record>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Scripted {
+    pub fn start() -> Scripted {
+        Scripted::with(Dialect::default())
+    }
+
+    pub fn with(dialect: Dialect) -> Scripted {
+        Scripted::listen(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(), dialect)
+    }
+
+    pub fn listen(listener: TcpListener, dialect: Dialect) -> Scripted {
+        let address = listener.local_addr().unwrap();
+        let mut server = Scripted { address, dialect, record: Arc::default(), thread: None };
+        server.serve(listener);
+        server
+    }
+
+    /// As `autoftp` wants it: `127.0.0.1:PORT`.
+    pub fn host(&self) -> String {
+        self.address.to_string()
+    }
+
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// From now on, commands that start like this get this answer. The latest rule that fits wins.
+    pub fn on(&self, starts: &str, act: Act) {
+        self.times(usize::MAX, starts, act);
+    }
+
+    /// The same, but only so often.
+    pub fn times(&self, times: usize, starts: &str, act: Act) {
+        self.record.update(|record| {
+            record.rules.push(Rule { starts: starts.to_owned(), times, act });
+        });
+    }
+
+    /// Ends every rule.
+    pub fn behave(&self) {
+        self.record.update(|record| record.rules.clear());
+    }
+
+    /// Lets go of what [`Act::Hold`] holds, now and later.
+    pub fn release(&self) {
+        self.record.update(|record| record.released = true);
+    }
+
+    pub fn make_directory(&self, path: &str) {
+        self.record.update(|record| record.directories.insert(path.to_owned()));
+    }
+
+    pub fn sessions(&self) -> usize {
+        self.record.read(|record| record.sessions)
+    }
+
+    /// Every command line that starts like this, in order.
+    pub fn commands(&self, starts: &str) -> Vec<String> {
+        let fits = |line: &&String| line.starts_with(starts);
+        self.record.read(|record| record.commands.iter().filter(fits).cloned().collect())
+    }
+
+    /// Every completed upload, in order.
+    pub fn stored(&self) -> Vec<(String, String)> {
+        let text = |(path, bytes): &(String, Vec<u8>)| {
+            (path.clone(), String::from_utf8_lossy(bytes).into_owned())
+        };
+        self.record.read(|record| record.stored.iter().map(text).collect())
+    }
+
+    /// Waits until this content has been stored under this path.
+    pub fn wait_stored(&self, path: &str, content: impl AsRef<[u8]>) {
+        let content = content.as_ref();
+        let arrived = self.record.wait(|record| {
+            record.stored.iter().any(|(name, bytes)| name == path && bytes == content).then_some(())
+        });
+        assert!(arrived.is_some(), "{path} was not stored");
+    }
+
+    /// Waits until a command line that starts like this has come so often.
+    pub fn wait_commands(&self, times: usize, starts: &str) {
+        let count = |record: &Record| {
+            record.commands.iter().filter(|line| line.starts_with(starts)).count()
+        };
+        let came = self.record.wait(|record| (count(record) >= times).then_some(()));
+        assert!(came.is_some(), "{starts} did not come {times} times");
+    }
+
+    /// Cuts every connection and refuses new ones.
+    pub fn stop(&mut self) {
+        let Some(thread) = self.thread.take() else {
+            return;
+        };
+        self.record.update(|record| record.stopped = true);
+        // Wakes the thread that accepts.
+        drop(TcpStream::connect(self.address));
+        thread.join().unwrap();
+        let connections = self.record.update(|record| std::mem::take(&mut record.connections));
+        for connection in connections.iter().filter_map(Weak::upgrade) {
+            let _ = connection.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Serves again, on the same port, with the same rules.
+    pub fn restart(&mut self) {
+        self.stop();
+        self.record.update(|record| record.stopped = false);
+        self.serve(bind_again(self.address));
+    }
+
+    fn serve(&mut self, listener: TcpListener) {
+        let (dialect, record) = (self.dialect, Arc::clone(&self.record));
+        self.thread = Some(thread::spawn(move || {
+            while let Ok((control, _)) = listener.accept() {
+                if record.read(|record| record.stopped) {
+                    return;
+                }
+                let control = track(&record, control);
+                let mut session = Session::new(control, dialect, Arc::clone(&record));
+                thread::spawn(move || {
+                    session.serve();
+                    session.record.update(|record| record.open_sessions -= 1);
+                });
+            }
+        }));
+    }
+}
+
+impl Drop for Scripted {
+    fn drop(&mut self) {
+        self.stop();
+        let (offences, commands) =
+            self.record.read(|record| (record.offences.clone(), record.commands.clone()));
+        if thread::panicking() {
+            eprintln!(
+                "\nthe server at {} heard {commands:#?}\nand minded {offences:?}",
+                self.address
+            );
+        } else {
+            assert!(offences.is_empty(), "the server minded {offences:?}");
+        }
+    }
+}
+
+fn track(record: &Watched<Record>, connection: TcpStream) -> Arc<TcpStream> {
+    connection.set_nodelay(true).unwrap();
+    let connection = Arc::new(connection);
+    record.update(|record| record.connections.push(Arc::downgrade(&connection)));
+    connection
+}
+
+/// The peer gets a reset in place of a goodbye.
+fn reset(connection: &TcpStream) {
+    let _ = SockRef::from(connection).set_linger(Some(Duration::ZERO));
+}
+
+struct Session {
+    control: Arc<TcpStream>,
+    dialect: Dialect,
+    record: Arc<Watched<Record>>,
+    passive: Option<TcpListener>,
+    directory: String,
+    user: String,
+    logged_in: bool,
+}
+
+/// The session is over.
+struct Over;
+
+impl Session {
+    fn new(control: Arc<TcpStream>, dialect: Dialect, record: Arc<Watched<Record>>) -> Session {
+        record.update(|record| {
+            record.sessions += 1;
+            record.open_sessions += 1;
+        });
+        let (directory, user) = (String::new(), String::new());
+        Session { control, dialect, record, passive: None, directory, user, logged_in: false }
+    }
+
+    fn serve(&mut self) {
+        let full = self.dialect.one_session && self.record.read(|record| record.open_sessions > 1);
+        let greeting = if full { "421 Another session is open" } else { "220 Scripted" };
+        let mut going = self.obey("greeting", greeting);
+        while going.is_ok() && !full {
+            let Some(line) = self.hear() else { return };
+            self.record.update(|record| record.commands.push(line.clone()));
+            going = self.obey(&line, "");
+        }
+    }
+
+    /// One command; it must come as one segment, and nothing behind it.
+    fn hear(&mut self) -> Option<String> {
+        let mut buffer = [0; 8192];
+        let count = (&*self.control).read(&mut buffer).ok().filter(|count| *count > 0)?;
+        let text = String::from_utf8_lossy(&buffer[..count]).into_owned();
+        match text.strip_suffix("\r\n") {
+            Some(line) if !line.contains(['\r', '\n']) => Some(line.to_owned()),
+            _ => {
+                self.record
+                    .update(|record| record.offences.push(format!("not one command: {text:?}")));
+                None
+            }
+        }
+    }
+
+    fn rule(&self, line: &str) -> Option<Act> {
+        self.record.update(|record| {
+            let rule = record
+                .rules
+                .iter_mut()
+                .rev()
+                .find(|rule| rule.times > 0 && line.starts_with(&rule.starts))?;
+            rule.times -= 1;
+            Some(rule.act)
+        })
+    }
+
+    /// Does what the line asks, or what the rules say instead. `greeting` is the one line with an
+    /// answer of its own.
+    fn obey(&mut self, line: &str, greeting: &str) -> Result<(), Over> {
+        let act = self.rule(line);
+        match act {
+            Some(Act::Reply(reply)) => return self.say(reply),
+            Some(Act::Close) => return Err(Over),
+            Some(Act::Reset) => {
+                reset(&self.control);
+                return Err(Over);
+            }
+            Some(Act::Silence) => {
+                let mut ignored = [0; 8192];
+                while (&*self.control).read(&mut ignored).is_ok_and(|count| count > 0) {}
+                return Err(Over);
+            }
+            _ => {}
+        }
+        let (verb, argument) = line.split_once(' ').unwrap_or((line, ""));
+        let reply = if verb == "STOR" {
+            self.store(argument, act)?
+        } else if verb == "greeting" {
+            greeting.to_owned()
+        } else {
+            self.answer(verb, argument)
+        };
+        if let Some(Act::Hold) = act {
+            self.record.wait(|record| (record.released || record.stopped).then_some(()));
+        }
+        let reply = match act {
+            Some(Act::Say(reply)) => self.with_port(reply),
+            _ => reply,
+        };
+        self.say(&reply)?;
+        if verb == "QUIT" { Err(Over) } else { Ok(()) }
+    }
+
+    fn say(&self, reply: &str) -> Result<(), Over> {
+        // A client that does not wait for its answer would be one command ahead of a board for ever
+        // after.
+        self.control.set_nonblocking(true).unwrap();
+        let ahead = self.control.peek(&mut [0]).is_ok_and(|count| count > 0);
+        self.control.set_nonblocking(false).unwrap();
+        if ahead {
+            self.record.update(|record| {
+                record.offences.push(format!("a command came before {reply:?}"));
+            });
+        }
+        (&*self.control).write_all(format!("{reply}\r\n").as_bytes()).map_err(|_| Over)?;
+        if reply.starts_with("421") { Err(Over) } else { Ok(()) }
+    }
+
+    fn answer(&mut self, verb: &str, argument: &str) -> String {
+        let account = self.dialect.account;
+        let path = self.resolve(argument);
+        let reply = match verb {
+            "USER" => {
+                argument.clone_into(&mut self.user);
+                "331 Password?"
+            }
+            "PASS" => {
+                self.logged_in =
+                    account.is_none_or(|account| account == (self.user.as_str(), argument));
+                if self.logged_in { "230 Welcome" } else { "530 Login incorrect" }
+            }
+            "QUIT" => "221 Bye",
+            _ if account.is_some() && !self.logged_in => "530 Please log in",
+            "TYPE" | "NOOP" => "200 OK",
+            "SITE" => "250 OK",
+            "PWD" => return format!("257 \"/{}\"", self.directory),
+            "PASV" => {
+                self.open_passive();
+                return self.with_port("227 Entering Passive Mode (127,0,0,1,{p1},{p2}).");
+            }
+            "EPSV" => {
+                let port = self.open_passive();
+                return format!("229 Entering Extended Passive Mode (|||{port}|)");
+            }
+            "CWD" if self.has_directory(&path) => {
+                self.directory = path;
+                "250 OK"
+            }
+            "MKD" if self.has_directory(&path) => "550 It exists",
+            "MKD" if self.has_directory(parent(&path)) => {
+                self.record.update(|record| record.directories.insert(path.clone()));
+                return format!("257 \"/{path}\" created");
+            }
+            "SIZE" => {
+                let last = |record: &Record| {
+                    record
+                        .stored
+                        .iter()
+                        .rfind(|(name, _)| *name == path)
+                        .map(|(_, bytes)| bytes.len())
+                };
+                return self
+                    .record
+                    .read(last)
+                    .map_or("550 No such file".to_owned(), |size| format!("213 {size}"));
+            }
+            "CWD" | "MKD" | "DELE" | "RMD" => "550 No such file or directory",
+            _ => "502 Not implemented",
+        };
+        reply.to_owned()
+    }
+
+    fn store(&mut self, argument: &str, act: Option<Act>) -> Result<String, Over> {
+        let path = self.resolve(argument);
+        let act = if self.has_directory(parent(&path)) {
+            act
+        } else {
+            Some(self.dialect.missing_directory)
+        };
+        if let Some(Act::Reply(reply)) = act {
+            return Ok(reply.to_owned());
+        }
+        let Some(listener) = self.passive.take() else {
+            return Ok("425 No data connection".to_owned());
+        };
+        self.say("150 Go on")?;
+        let Ok((data, _)) = listener.accept() else {
+            return Err(Over);
+        };
+        let data = track(&self.record, data);
+        match act {
+            Some(Act::DropThen(reply)) => return Ok(reply.to_owned()),
+            Some(Act::CutData) => {
+                reset(&data);
+                reset(&self.control);
+                return Err(Over);
+            }
+            _ => {}
+        }
+        let mut bytes = Vec::new();
+        let mut buffer = vec![0; 65536];
+        loop {
+            match (&*data).read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => bytes.extend_from_slice(&buffer[..count]),
+                Err(_) => return Ok("426 Connection closed".to_owned()),
+            }
+            if let Some(Act::Crawl) = act {
+                thread::sleep(Duration::from_millis(20));
+            }
+        }
+        match act {
+            Some(Act::TakeThen(reply)) => return Ok(reply.to_owned()),
+            Some(Act::Truncate) => bytes.truncate(bytes.len() / 2),
+            _ => {}
+        }
+        self.record.update(|record| record.stored.push((path, bytes)));
+        Ok("226 Stored".to_owned())
+    }
+
+    fn open_passive(&mut self) -> u16 {
+        let listener = TcpListener::bind((self.control.local_addr().unwrap().ip(), 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        self.passive = Some(listener);
+        port
+    }
+
+    fn with_port(&self, reply: &str) -> String {
+        let port =
+            self.passive.as_ref().map_or(0, |listener| listener.local_addr().unwrap().port());
+        reply.replace("{p1},{p2}", &format!("{},{}", port >> 8, port & 0xff))
+    }
+
+    /// A path from the server's root, without a leading slash.
+    fn resolve(&self, argument: &str) -> String {
+        let base = if argument.starts_with('/') { "" } else { &self.directory };
+        let parts = base.split('/').chain(argument.split('/'));
+        parts.filter(|part| !part.is_empty() && *part != ".").collect::<Vec<_>>().join("/")
+    }
+
+    fn has_directory(&self, path: &str) -> bool {
+        path.is_empty() || self.record.read(|record| record.directories.contains(path))
+    }
+}
+
+fn parent(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(parent, _)| parent)
+}
