@@ -30,6 +30,8 @@ Exit status: 0 after Ctrl-C with everything sent; 1 if a file is not delivered o
 be used; 2 for a wrong command line or .autoftp; 130 after a second Ctrl-C.";
 
 /// Options as given, on the command line or in `.autoftp`.
+// The comments on the fields are the help text, where brackets are no links.
+#[allow(rustdoc::broken_intra_doc_links)]
 #[derive(Clone, Debug, Default, Parser)]
 #[command(
     name = "autoftp",
