@@ -307,7 +307,8 @@ impl Lane {
     fn failed(&mut self, job: Job, error: TransferError) {
         let now = Instant::now();
         match error {
-            // At once, but behind the others: it may be this file that ends the sessions.
+            // At once, but behind the others: it may be this file that ends the sessions. It is
+            // never given up for it.
             TransferError::Disconnected(cause) => {
                 self.queue.retry(job, now);
                 self.lose_session(cause);
@@ -318,7 +319,7 @@ impl Lane {
             }
             TransferError::Transient(cause) => self.try_later(job, cause),
             TransferError::Again(_) if job.failures == 0 => {
-                self.queue.retry(job, now);
+                self.queue.retry(Job { failures: 1, ..job }, now);
                 self.renew_session();
             }
             TransferError::Reconnect(cause) | TransferError::Again(cause) => {
@@ -337,12 +338,13 @@ impl Lane {
     }
 
     fn try_later(&mut self, job: Job, cause: String) {
-        if self.draining || job.failures + 1 >= TRIES {
+        let failures = job.failures + 1;
+        if self.draining || failures >= TRIES {
             return self.give_up(&job, cause);
         }
-        let wait = backoff::delay(job.failures + 1);
+        let wait = backoff::delay(failures);
         self.tell(HostEvent::Retrying { path: job.path.clone(), cause, wait });
-        self.queue.retry(job, Instant::now() + wait);
+        self.queue.retry(Job { failures, ..job }, Instant::now() + wait);
     }
 
     fn give_up(&mut self, job: &Job, cause: String) {

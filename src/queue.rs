@@ -103,7 +103,7 @@ pub struct Job {
     pub path: RelPath,
     /// What was known of it when its time came.
     pub phase: Phase,
-    /// How many tries have failed before.
+    /// How many tries have failed before, as whoever put it back counts them.
     pub failures: u32,
 }
 
@@ -178,12 +178,12 @@ impl Queue {
         }
     }
 
-    /// Like [`Queue::finish`], but the job failed and is to be tried again at `due`, unless the
-    /// file has changed meanwhile: then its turn comes as if nothing had failed.
+    /// Like [`Queue::finish`], but the job is to be tried again at `due`, unless the file has
+    /// changed meanwhile: then its turn comes as if nothing had failed.
     pub fn retry(&mut self, job: Job, due: Instant) {
         match self.busy.remove(&job.path).flatten() {
             Some(newer) => self.insert(job.path, newer.phase, newer.due, newer.failures),
-            None => self.insert(job.path, job.phase, due, job.failures + 1),
+            None => self.insert(job.path, job.phase, due, job.failures),
         }
     }
 
@@ -347,7 +347,7 @@ mod tests {
         let mut queue = Queue::new(TIMING);
         queue.put(path("a"), now);
         let job = queue.take(now).expect("a is due");
-        queue.retry(job, later);
+        queue.retry(Job { failures: 1, ..job }, later);
         assert_eq!(queue.take(now), None);
         assert_eq!(queue.next_due(), Some(later));
         let job = queue.take(later).expect("a is due again");
