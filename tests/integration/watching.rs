@@ -556,3 +556,30 @@ fn a_directory_moved_out_and_back_is_sent() {
     bench.server.wait_file("lib/deep/a.py", "a");
     bench.expect_sent(&["between.py", "lib/deep/a.py"]);
 }
+
+/// What was there already was sent when watching gave way to polling in the midst of the first scan.
+#[test]
+#[cfg(target_os = "linux")]
+fn at_the_watch_limit_changes_are_looked_for_and_only_they_are_sent() {
+    let limited = "echo 2 > /proc/sys/user/max_inotify_watches && exec \"$0\" \"$@\"";
+    let project = Project::new();
+    let server = crate::support::Server::start(&project.make_outside("remote"));
+    for number in 0..5 {
+        project.write(format!("d{number}/old.py"), "old");
+    }
+    let mut command = project.command("unshare");
+    command.args(["-Ur", "sh", "-c", limited, env!("CARGO_BIN_EXE_autoftp"), &server.host()]);
+    // Not every system lets its users have a limit of their own.
+    let allowed = project.command("unshare").args(["-Ur", "sh", "-c", limited, "true"]).output();
+    if !allowed.is_ok_and(|output| output.status.success()) {
+        println!("left out: no namespace for a limit of our own");
+        return;
+    }
+    let mut run = crate::support::Autoftp::spawn(command);
+    run.wait_for("looking every");
+    run.wait_for_error("max_user_watches");
+    project.write("d3/new.py", "new");
+    server.wait_file("d3/new.py", "new");
+    run.stop();
+    assert_eq!(server.puts(), ["d3/new.py"]);
+}
