@@ -82,10 +82,10 @@ fn combine(pending: Option<Phase>, signal: Signal) -> Option<Phase> {
         (Some(New | Settling), Signal::Gone) => None,
         (_, Signal::Gone) => Some(Gone),
 
-        // A new name may be a temporary one and stays new until it has settled; one that was there
-        // a moment ago is a save by renaming or replacing.
-        (None | Some(New | Settling), Signal::Created) => Some(New),
-        (Some(New | Settling), Signal::Modified) => Some(New),
+        // A new name may be a temporary one, and is given a moment when it is first closed. What is
+        // written again after that is no such file, and a name that was there a moment ago is a
+        // save by renaming or replacing.
+        (None | Some(New), Signal::Created) | (Some(New), Signal::Modified) => Some(New),
         (Some(New | Settling), Signal::Complete) => Some(Settling),
         (_, Signal::Created | Signal::Modified) => Some(Writing),
         (_, Signal::Complete) => Some(Ready),
@@ -145,9 +145,14 @@ impl Queue {
         let Some(phase) = combine(pending.map(|entry| entry.phase), signal) else {
             return;
         };
-        // What a scan says again must not put off what is pending.
+        // Neither a scan nor a further close puts off what is pending.
         let due = match pending {
-            Some(entry) if signal == Signal::Found && entry.phase == phase => entry.due,
+            Some(entry)
+                if entry.phase == phase
+                    && (signal == Signal::Found || phase == Phase::Settling) =>
+            {
+                entry.due
+            }
             _ => now + self.timing.of(phase),
         };
         self.insert(path, phase, due, 0);
@@ -293,6 +298,12 @@ mod tests {
             // Copied slowly into place: due only when closed.
             ("0 create, 900 modify, 1800 modify, 2700 close", "2730 Settling"),
             ("0 modify, 1900 modify, 3800 modify, 3900 close", "3900 Ready"),
+            // A new file that is saved again and again is not put off for ever.
+            (
+                "0 create, 1 modify, 2 close, 7 modify, 8 close, 13 modify, 14 close",
+                "8 Ready, 14 Ready",
+            ),
+            ("0 create, 1 close, 11 close, 21 close, 41 close", "31 Settling, 41 Ready"),
             // Held open and written for long: due whenever it is quiet, and at the end.
             ("0 modify, 3000 modify, 5500 close", "2000 Writing, 5000 Writing, 5500 Ready"),
             // A hard link, and O_TMPFILE with linkat, tell nothing but the creation.
@@ -300,7 +311,7 @@ mod tests {
             // Found by a scan, alone and while events for it come in.
             ("0 found", "30 Settling"),
             ("0 found, 10 found", "30 Settling"),
-            ("0 found, 10 modify, 20 close", "50 Settling"),
+            ("0 found, 10 modify, 20 close", "20 Ready"),
             ("0 create, 1 found, 2 close", "32 Settling"),
             ("0 modify, 1 found, 9 close", "9 Ready"),
             // Removed for good.
