@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use crate::backoff;
 use crate::config::Config;
 use crate::credentials::Login;
-use crate::event::{Answer, Event, HostEvent, HostId, Outcome, Ticket};
+use crate::event::{Answer, Event, HostEvent, HostId, IDLE_END, Outcome, Ticket};
 use crate::filter::{Verdict, Why};
 use crate::host::Host;
 use crate::path::RelPath;
@@ -33,9 +33,6 @@ const WORTH_A_BAR: Duration = Duration::from_secs(1);
 
 /// How often they show it.
 const BAR_STEP: Duration = Duration::from_millis(100);
-
-/// Why a session is lost that was not in use.
-pub const IDLE_END: &str = "the idle session ended";
 
 /// What a lane is told.
 #[derive(Debug)]

@@ -15,6 +15,10 @@ pub type HostId = usize;
 /// Orders to send a file are numbered: a lane coalesces them, and says which it has settled.
 pub type Ticket = u64;
 
+/// The cause of a [`HostEvent::Disconnected`] of a session that was not in use: servers end those as
+/// a matter of course.
+pub const IDLE_END: &str = "the idle session ended";
+
 /// Something worth telling.
 #[derive(Debug)]
 pub enum Event {

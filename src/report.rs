@@ -19,8 +19,7 @@ use indicatif::{DecimalBytes, MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::cli::When;
 use crate::config::{Config, Screen};
-use crate::deliver::IDLE_END;
-use crate::event::{Answer, Event, HostEvent, HostId, Outcome, ScriptEvent};
+use crate::event::{Answer, Event, HostEvent, HostId, IDLE_END, Outcome, ScriptEvent};
 use crate::exit::Exit;
 use crate::filter::Why;
 use crate::path::RelPath;
