@@ -3,19 +3,23 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use std::{fs, io};
 
 use anyhow::Result;
-use crossbeam_channel::{Receiver, Sender, at, never, select, unbounded};
+use crossbeam_channel::{Receiver, at, never, select, unbounded};
 
+use crate::books::Books;
 use crate::config::{self, Config};
 use crate::credentials::Login;
-use crate::deliver::{self, Order};
-use crate::event::{Event, HostEvent, HostId, Outcome, Ticket};
+use crate::deliver;
+use crate::event::{Event, HostEvent, HostId, Outcome, ScriptEvent, Ticket};
 use crate::exit::Exit;
 use crate::filter::{Verdict, Why};
+use crate::host::Host;
+use crate::ledger::{Ledger, Unfinished};
 use crate::path::RelPath;
 use crate::process::Scripts;
-use crate::queue::{Phase, Queue, Signal, Timing};
+use crate::queue::{Class, Phase, Queue, Signal, Timing};
 use crate::report::{Reporter, Summary, count};
 use crate::shutdown::{self, Stop};
 use crate::source::{self, Stamp};
@@ -45,11 +49,23 @@ pub fn run(config: Config) -> Result<Exit> {
     // Lanes and scripts tell into one channel; the loop keeps the books and passes it on.
     let (event_sender, events) = unbounded();
     let mut hosts = Vec::new();
+    let mut left_over = Vec::new();
     for (id, (host, login)) in config.hosts.iter().zip(logins).enumerate() {
-        let orders = deliver::start(id, host.clone(), login, config.clone(), event_sender.clone())?;
-        hosts.push(HostBooks::new(orders));
+        let (ledger, unfinished) = recall(&config, host, &login, &reporter);
+        let journal = (!config.dry_run).then(|| ledger.journal());
+        let orders = deliver::start(
+            id,
+            host.clone(),
+            login,
+            ledger,
+            &unfinished,
+            config.clone(),
+            event_sender.clone(),
+        )?;
+        hosts.push(Books::new(orders, journal));
+        left_over.push(unfinished.files);
     }
-    let app = App {
+    let mut app = App {
         settling: Queue::new(Timing::NATIVE),
         scripts: Scripts::new(config.clone(), event_sender),
         config,
@@ -58,41 +74,41 @@ pub fn run(config: Config) -> Result<Exit> {
         delivered: HashMap::new(),
         said: HashSet::new(),
         stage: Stage::Running,
+        is_stopped: false,
+        is_listed: false,
+        unprocessed: BTreeSet::new(),
+        renames: Vec::new(),
         watch,
         reporter,
     };
+    for (id, paths) in left_over.into_iter().enumerate() {
+        app.resume(id, paths);
+    }
     let exit = app.run(&seen, &events, &stops);
     terminal::restore();
     Ok(exit)
 }
 
-/// What is known of one host.
-struct HostBooks {
-    orders: Sender<Order>,
-    connected: bool,
-    /// Its lane has ended.
-    closed: bool,
-    unusable: bool,
-    /// The newest order for each file that is not settled.
-    outstanding: HashMap<RelPath, Ticket>,
-    failed: BTreeSet<RelPath>,
-    files: u64,
-    bytes: u64,
-}
-
-impl HostBooks {
-    fn new(orders: Sender<Order>) -> Self {
-        Self {
-            orders,
-            connected: false,
-            closed: false,
-            unusable: false,
-            outstanding: HashMap::new(),
-            failed: BTreeSet::new(),
-            files: 0,
-            bytes: 0,
-        }
-    }
+/// What is known of a host from earlier runs.
+fn recall(
+    config: &Config,
+    host: &Host,
+    login: &Login,
+    reporter: &Reporter,
+) -> (Ledger, Unfinished) {
+    let dir = host.dir.as_deref().or(config.remote_dir.as_deref()).unwrap_or_default();
+    let name = format!("ftp://{}@{}:{}/{dir}", login.user, host.name, host.port);
+    let no_dir = || io::Error::other("there is no home directory");
+    let opened = (config.state_dir.as_deref().ok_or_else(no_dir))
+        .and_then(|state| Ledger::open(state, &name, &config.root));
+    opened.unwrap_or_else(|error| {
+        let what = "what is sent will not be remembered after this run";
+        reporter.show(Event::Notice(match &config.state_dir {
+            Some(dir) => format!("{what}: {}: {error}", dir.display()),
+            None => format!("{what}: {error}"),
+        }));
+        (Ledger::in_memory(), Unfinished::default())
+    })
 }
 
 /// How far the program is on its way to the end.
@@ -118,13 +134,21 @@ struct App {
     config: Arc<Config>,
     settling: Queue,
     scripts: Scripts,
-    hosts: Vec<HostBooks>,
+    hosts: Vec<Books>,
     tickets: Ticket,
     /// Of the files to be deleted here: the state that hosts have, and how many have it.
     delivered: HashMap<RelPath, (Stamp, usize)>,
     /// What is said only once.
     said: HashSet<String>,
     stage: Stage,
+    /// Whether the person wants the program to end.
+    is_stopped: bool,
+    /// Whether, with `--sync`, all files have been ordered.
+    is_listed: bool,
+    /// The files whose script failed last.
+    unprocessed: BTreeSet<RelPath>,
+    /// What was renamed lately, if that matters: from, to, and when.
+    renames: Vec<(RelPath, RelPath, Instant)>,
     watch: Watch,
     reporter: Reporter,
 }
@@ -154,6 +178,7 @@ impl App {
                 },
                 recv(stops) -> stop => match stop {
                     Ok(Stop::Drain) => {
+                        self.is_stopped = true;
                         self.scripts.start_no_more();
                         if !self.scripts.is_idle() {
                             self.show(Event::Notice(
@@ -200,13 +225,18 @@ impl App {
         };
         let waited = since.elapsed();
         let finished =
-            |host: &HostBooks| host.closed || host.unusable || (!host.connected && waited >= GRACE);
+            |host: &Books| host.closed || host.unusable || (!host.connected && waited >= GRACE);
         self.hosts.iter().all(finished) || waited >= self.config.timeout
     }
 
     /// The way to the end, a stage at a time.
     fn advance(&mut self, now: Instant) {
         match self.stage {
+            // With --once, and all done as far as is known: it ends as after Ctrl-C.
+            Stage::Running if self.config.once && self.is_listed && self.is_calm() => {
+                self.stage = Stage::Stopping(now + self.config.timeout);
+                self.advance(now);
+            }
             Stage::Stopping(_) if self.scripts.is_idle() => {
                 self.watch.mark();
                 self.stage = Stage::Flushing(now + FLUSH);
@@ -216,9 +246,20 @@ impl App {
                 self.scripts.end_all();
                 self.drain(now);
             }
+            // What a script left behind has come to light.
+            Stage::Flushing(until) if now >= until && !self.is_stopped && !self.is_calm() => {
+                self.stage = Stage::Running;
+            }
             Stage::Flushing(until) if now >= until => self.drain(now),
             _ => {}
         }
+    }
+
+    /// Whether nothing is under way.
+    fn is_calm(&self) -> bool {
+        self.settling.is_empty()
+            && self.scripts.is_done()
+            && self.hosts.iter().all(|host| host.unusable || host.expected() == 0)
     }
 
     fn take_seen(&mut self, seen: Seen) {
@@ -231,7 +272,9 @@ impl App {
                 return;
             }
             // Nobody is there to send it any more.
-            Seen::Change(..) if matches!(self.stage, Stage::Draining(_)) => return,
+            _ if matches!(self.stage, Stage::Draining(_)) => return,
+            Seen::Renamed { from, to } => return self.take_rename(from, to),
+            Seen::Listing(files) => return self.take_listing(files),
             Seen::Change(path, signal) => (path, signal),
         };
         match self.config.filter.verdict(&path) {
@@ -251,14 +294,90 @@ impl App {
         }
     }
 
-    /// Hands over what has settled.
-    fn dispatch(&mut self, now: Instant) {
-        while let Some(job) = self.settling.take(now) {
-            self.settling.finish(&job.path);
-            if job.phase == Phase::Gone {
+    /// A rename is done as such only where it is mirrored.
+    fn take_rename(&mut self, from: RelPath, to: RelPath) {
+        let now = Instant::now();
+        self.renames.retain(|(.., when)| now - *when < Timing::NATIVE.gone);
+        if self.config.mirror {
+            self.renames.push((from, to, now));
+        }
+    }
+
+    /// What the file was named before, if it was renamed just now.
+    fn renamed_from(&self, path: &RelPath) -> Option<RelPath> {
+        let from = |(from, to, _): &(RelPath, RelPath, _)| path.moved(to, from);
+        self.renames.iter().rev().find_map(from)
+    }
+
+    /// Has all files looked at: by every host and script at the start, later by the hosts that
+    /// have lost some.
+    fn take_listing(&mut self, files: Vec<(RelPath, u64)>) {
+        let now = Instant::now();
+        let is_first = !self.is_listed;
+        self.is_listed = true;
+        for host in self.hosts.iter_mut().filter(|_| is_first) {
+            host.begin_sync();
+        }
+        for (path, len) in files {
+            match self.config.filter.verdict(&path) {
+                Verdict::Upload => {
+                    self.tickets += 1;
+                    let class = match Class::of(&path) {
+                        Class::Saved => Class::Background,
+                        class => class,
+                    };
+                    let hosts = self.hosts.iter_mut();
+                    for host in hosts.filter(|host| host.is_syncing() && !host.expects(&path)) {
+                        host.upload(path.clone(), self.tickets, class, None, || len);
+                    }
+                }
+                Verdict::Process(_) if is_first => self.scripts.submit(path, now),
+                _ => {}
+            }
+        }
+        let ids: Vec<HostId> = (0..self.hosts.len())
+            .filter(|&id| self.hosts[id].is_syncing() && self.hosts[id].expected() == 0)
+            .collect();
+        for id in ids {
+            let said = self.hosts[id].end_burst();
+            self.show_host(id, said);
+        }
+    }
+
+    /// Has sent to one host what an earlier run was ended over.
+    fn resume(&mut self, id: HostId, paths: BTreeSet<RelPath>) {
+        let mut resumed = 0;
+        for path in paths {
+            if self.config.dry_run || self.config.filter.verdict(&path) != Verdict::Upload {
                 continue;
             }
+            resumed += usize::from(path.under(&self.config.root).is_file());
+            self.tickets += 1;
+            let class = Class::of(&path);
+            self.hosts[id].upload(path, self.tickets, class, None, || 0);
+        }
+        if resumed > 0 {
+            self.show_host(
+                id,
+                vec![HostEvent::Notice(format!(
+                    "still to be sent from last time: {}",
+                    count(resumed, "file")
+                ))],
+            );
+        }
+    }
+
+    /// Hands over what has settled.
+    fn dispatch(&mut self, now: Instant) {
+        if !self.scripts.is_idle() {
+            // What they leave behind belongs to the same burst.
+            self.settling.stir(now);
+        }
+        while let Some(job) = self.settling.take(now) {
+            self.settling.finish(&job.path);
             match self.config.filter.verdict(&job.path) {
+                Verdict::Upload if job.phase == Phase::Gone => self.remove(&job.path),
+                _ if job.phase == Phase::Gone => {}
                 Verdict::Upload => self.order(&job.path),
                 Verdict::Process(_) => self.scripts.submit(job.path, now),
                 Verdict::Ignored(_) => {}
@@ -269,14 +388,32 @@ impl App {
     fn order(&mut self, path: &RelPath) {
         self.tickets += 1;
         self.delivered.remove(path);
-        for host in self.hosts.iter_mut().filter(|host| !host.unusable) {
-            host.outstanding.insert(path.clone(), self.tickets);
-            // A lane that has ended meanwhile leaves it outstanding.
-            let _ = host.orders.send(Order::Upload(path.clone(), self.tickets));
+        let from = self.renamed_from(path);
+        let len = || fs::metadata(path.under(&self.config.root)).map_or(0, |file| file.len());
+        for host in &mut self.hosts {
+            host.upload(path.clone(), self.tickets, Class::of(path), from.clone(), len);
+        }
+    }
+
+    fn remove(&mut self, path: &RelPath) {
+        // What is deleted here after it was sent is to stay there.
+        if !self.config.mirror || self.config.filter.up_delete(path) {
+            return;
+        }
+        self.tickets += 1;
+        for host in &mut self.hosts {
+            host.remove(path.clone(), self.tickets);
         }
     }
 
     fn take_event(&mut self, event: Event) {
+        if let Event::Script { path, what, .. } = &event {
+            match what {
+                ScriptEvent::Failed(_) => drop(self.unprocessed.insert(path.clone())),
+                ScriptEvent::Done(_) => drop(self.unprocessed.remove(path)),
+                ScriptEvent::Line(_) => {}
+            }
+        }
         let Event::Host { host: id, what } = &event else {
             return self.show(event);
         };
@@ -287,27 +424,27 @@ impl App {
             HostEvent::Disconnected { retry, .. } => {
                 host.connected = host.connected && retry.is_zero();
             }
-            HostEvent::Unusable(_) => {
-                host.unusable = true;
-                host.outstanding.clear();
+            HostEvent::Unusable(_) => host.give_up(),
+            // The others may be lost, too.
+            HostEvent::Lost { .. } if self.config.sync && !host.is_syncing() => {
+                host.begin_sync();
+                self.watch.list();
             }
             HostEvent::Closed => host.closed = true,
             HostEvent::File { path, ticket, outcome } => {
-                if host.outstanding.get(path) == Some(ticket) {
-                    host.outstanding.remove(path);
-                }
                 let path = path.clone();
-                self.settle(id, &path, outcome);
+                let said = host.settle(&path, *ticket, outcome);
                 // After a message that will come again with every change.
                 if let Outcome::Declined(cause) = outcome
                     && !self.said.insert(format!("{path}: {cause}"))
                 {
-                    return;
+                    return self.show_host(id, said);
                 }
                 let delete = self.is_to_be_deleted(&path, outcome);
                 let would_delete = matches!(outcome, Outcome::WouldSend { .. })
                     && self.config.filter.up_delete(&path);
                 self.show(event);
+                self.show_host(id, said);
                 if let Some(stamp) = delete {
                     self.delete(path, stamp);
                 } else if would_delete {
@@ -320,18 +457,6 @@ impl App {
         self.show(event);
     }
 
-    fn settle(&mut self, id: HostId, path: &RelPath, outcome: &Outcome) {
-        let host = &mut self.hosts[id];
-        match outcome {
-            Outcome::Failed(_) => drop(host.failed.insert(path.clone())),
-            _ => drop(host.failed.remove(path)),
-        }
-        if let Outcome::Sent { bytes, .. } = outcome {
-            host.files += 1;
-            host.bytes += bytes;
-        }
-    }
-
     /// The state in which a file is to be deleted here: once every host has it.
     fn is_to_be_deleted(&mut self, path: &RelPath, outcome: &Outcome) -> Option<Stamp> {
         let (Outcome::Sent { stamp, .. } | Outcome::Unchanged { stamp }) = outcome else {
@@ -342,9 +467,7 @@ impl App {
         }
         let entry = self.delivered.entry(path.clone()).or_insert((*stamp, 0));
         *entry = if entry.0 == *stamp { (*stamp, entry.1 + 1) } else { (*stamp, 1) };
-        if entry.1 < self.hosts.len()
-            || self.hosts.iter().any(|host| host.outstanding.contains_key(path))
-        {
+        if entry.1 < self.hosts.len() || self.hosts.iter().any(|host| host.expects(path)) {
             return None;
         }
         self.delivered.remove(path);
@@ -362,10 +485,8 @@ impl App {
     fn drain(&mut self, now: Instant) {
         self.settling.hurry(now);
         self.dispatch(now);
-        let waiting: usize = (self.hosts.iter())
-            .filter(|host| host.connected)
-            .map(|host| host.outstanding.len())
-            .sum();
+        let waiting: usize =
+            (self.hosts.iter()).filter(|host| host.connected).map(Books::expected).sum();
         if waiting > 0 {
             self.show(Event::Notice(format!(
                 "finishing {}, for at most {:?}; Ctrl-C again to end at once",
@@ -374,19 +495,19 @@ impl App {
             )));
         }
         for host in &self.hosts {
-            let _ = host.orders.send(Order::Drain);
+            host.drain();
         }
         self.stage = Stage::Draining(now);
     }
 
     fn close(mut self, stops: &Receiver<Stop>) -> Exit {
-        let unprocessed = self.scripts.unprocessed();
-        let undelivered: Vec<Vec<RelPath>> = (self.hosts.iter())
-            .map(|host| {
-                let paths: BTreeSet<_> = host.outstanding.keys().chain(&host.failed).collect();
-                paths.into_iter().cloned().collect()
-            })
-            .collect();
+        let mut unprocessed = self.scripts.unprocessed();
+        if self.config.once {
+            // Whoever waits for our end wants to know; a person has seen it.
+            self.unprocessed.extend(unprocessed);
+            unprocessed = self.unprocessed.into_iter().collect();
+        }
+        let undelivered: Vec<_> = self.hosts.iter().map(Books::undelivered).collect();
         let complete = unprocessed.is_empty()
             && undelivered.iter().all(Vec::is_empty)
             && !self.hosts.iter().any(|host| host.unusable);
@@ -400,6 +521,12 @@ impl App {
         // With no host that could be used, why has been said, and there is nothing to sum up.
         let any = self.hosts.iter().any(|host| !host.unusable);
         self.reporter.finish(any.then_some(summary), stops).unwrap_or(exit)
+    }
+
+    fn show_host(&self, host: HostId, said: Vec<HostEvent>) {
+        for what in said {
+            self.reporter.show(Event::Host { host, what });
+        }
     }
 
     fn show(&mut self, event: Event) {

@@ -74,6 +74,34 @@ pub struct Cli {
     #[arg(short = 'k', long, alias = "updelete", value_name = "PATTERNS", help_heading = "Files")]
     pub up_delete: Vec<String>,
 
+    /// At the start, send every matching file that is not known to be there
+    ///
+    /// Known is what was sent before, by any run, and still has its size there. Scripts are run on
+    /// every file first. Should the server have lost files when it comes back, they are sent again.
+    #[arg(long, help_heading = "Files")]
+    pub sync: bool,
+
+    /// The same, and end when all is delivered: 0, or 1 if something is not
+    #[arg(long, help_heading = "Files")]
+    pub once: bool,
+
+    /// Send what is saved even if the server has that content already
+    #[arg(long, help_heading = "Files")]
+    pub force: bool,
+
+    /// Store each file under a temporary name first and then rename it
+    ///
+    /// So nobody there ever sees half a file. It takes two more round trips.
+    #[arg(long, help_heading = "Files")]
+    pub atomic: bool,
+
+    /// Also remove and rename on the server what is removed and renamed here
+    ///
+    /// Only what matches, a second after it went, and a directory only when it is empty there.
+    /// Nothing is removed for being missing here at the start.
+    #[arg(long, help_heading = "Files")]
+    pub mirror: bool,
+
     /// Do not ignore what editors and version control leave (*~, .*.swp, .git, node_modules, ...)
     #[arg(long, help_heading = "Files")]
     pub no_default_ignores: bool,
@@ -87,6 +115,10 @@ pub struct Cli {
     /// Run the remote command only after uploads that match
     #[arg(short = 'm', long, value_name = "PATTERNS", help_heading = "Files")]
     pub remote_match: Vec<String>,
+
+    /// Run the remote command only once after a burst of uploads, for the last of them
+    #[arg(long, help_heading = "Files")]
+    pub remote_once: bool,
 
     /// Who to log in as [default: from netrc, else anonymous]
     ///
@@ -170,6 +202,12 @@ impl Cli {
             exclude: extend(base.exclude, self.exclude),
             process: extend(base.process, self.process),
             up_delete: extend(base.up_delete, self.up_delete),
+            sync: self.sync || base.sync,
+            once: self.once || base.once,
+            force: self.force || base.force,
+            atomic: self.atomic || base.atomic,
+            mirror: self.mirror || base.mirror,
+            remote_once: self.remote_once || base.remote_once,
             no_default_ignores: self.no_default_ignores || base.no_default_ignores,
             remote_command: self.remote_command.or(base.remote_command),
             remote_match: extend(base.remote_match, self.remote_match),

@@ -14,6 +14,8 @@ use clap::{ArgAction, CommandFactory, Parser};
 use crate::cli::{Cli, When};
 use crate::filter::{Filter, Rules};
 use crate::host::Host;
+use crate::ledger;
+use crate::path::RelPath;
 use crate::text::shortened;
 
 /// The settings' file.
@@ -24,6 +26,8 @@ pub const FILE: &str = ".autoftp";
 pub struct Config {
     /// The watched directory, absolute and without symbolic links.
     pub root: PathBuf,
+    /// Where to keep what is known of hosts across runs.
+    pub state_dir: Option<PathBuf>,
     /// Where to send; at least one.
     pub hosts: Vec<Host>,
     /// Who to log in as, where HOST does not say it.
@@ -38,6 +42,18 @@ pub struct Config {
     pub scripts: Vec<Vec<String>>,
     /// What to send after SITE; lines are separated by NUL.
     pub remote_command: Option<String>,
+    /// Whether that follows a whole burst of uploads, not each one.
+    pub remote_once: bool,
+    /// Whether every file that matches is looked at, not only those that change.
+    pub sync: bool,
+    /// Whether to end when that is done.
+    pub once: bool,
+    /// Whether what the server has already is sent, too.
+    pub force: bool,
+    /// Whether files are stored under a temporary name first.
+    pub atomic: bool,
+    /// Whether removals and renames are done on the server, too.
+    pub mirror: bool,
     /// Whether nothing is to be changed on the server.
     pub dry_run: bool,
     /// How long to wait for a silent server.
@@ -89,18 +105,30 @@ impl Config {
             ensure!(!hosts[..n].contains(host), "HOST '{host}' is given twice");
         }
         let (mut rules, scripts) = rules(&given)?;
+        let state_dir = ledger::directory();
+        rules.own_dir = state_dir.as_ref().and_then(|dir| {
+            let dir = dir.canonicalize().unwrap_or_else(|_| dir.clone());
+            RelPath::new(dir.strip_prefix(&root).ok()?).ok()
+        });
         if rules.include.is_empty() {
             rules.include.push("*.py".to_owned());
         }
         Ok(Self {
             filter: Filter::new(&rules)?,
             root,
+            state_dir,
             hosts,
             user: one_line("user", given.user)?,
             remote_dir: one_line("remote-dir", given.remote_dir)?,
             rules,
             scripts,
             remote_command: given.remote_command.as_deref().and_then(remote_command),
+            remote_once: given.remote_once,
+            sync: given.sync || given.once,
+            once: given.once,
+            force: given.force,
+            atomic: given.atomic,
+            mirror: given.mirror,
             dry_run: given.dry_run,
             timeout: given.timeout.unwrap_or(Duration::from_secs(10)),
             process_timeout: given.process_timeout.unwrap_or(Duration::from_secs(60)),
@@ -129,6 +157,7 @@ fn rules(given: &Cli) -> Result<(Rules, Vec<Vec<String>>)> {
         up_delete: items(&given.up_delete),
         remote_match: items(&given.remote_match),
         default_ignores: !given.no_default_ignores,
+        own_dir: None,
     };
     Ok((rules, scripts))
 }

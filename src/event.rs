@@ -128,6 +128,33 @@ pub enum HostEvent {
         /// What became of it.
         outcome: Outcome,
     },
+    /// What was stored there is not there any more.
+    Lost {
+        /// The file.
+        path: RelPath,
+        /// The size in bytes of what is there instead.
+        now_there: Option<u64>,
+    },
+    /// Something that is good to know.
+    Notice(String),
+    /// So much is still to be sent.
+    Burst {
+        /// Files sent so far, of this many.
+        files: (usize, usize),
+        /// Bytes sent so far, of this many.
+        bytes: (u64, u64),
+        /// Since it began.
+        elapsed: Duration,
+    },
+    /// All that matches has been looked at.
+    Synced {
+        /// How many files were sent.
+        sent: usize,
+        /// How many were there already.
+        unchanged: usize,
+        /// How many were not sent.
+        failed: usize,
+    },
     /// A try failed; the file stays pending.
     Retrying {
         /// The file.
@@ -160,6 +187,17 @@ pub enum Outcome {
         /// What the local file was when it was read.
         stamp: Stamp,
     },
+    /// Renamed there, as it was here.
+    Renamed {
+        /// What it was named before.
+        from: RelPath,
+        /// How long it took.
+        took: Duration,
+    },
+    /// Removed there, as it was here.
+    Removed,
+    /// Not removed because this is a dry run.
+    WouldRemove,
     /// Not sent because this is a dry run.
     WouldSend {
         /// Its size in bytes.

@@ -78,6 +78,8 @@ pub struct Rules {
     pub remote_match: Vec<String>,
     /// Whether [`JUNK`] is ignored.
     pub default_ignores: bool,
+    /// Where this program keeps its own files, if that is within the watched directory.
+    pub own_dir: Option<RelPath>,
 }
 
 /// [`Rules`] made ready to match.
@@ -89,6 +91,7 @@ pub struct Filter {
     up_delete: RegexSet,
     remote_match: Option<RegexSet>,
     junk: RegexSet,
+    own_dir: Option<RelPath>,
 }
 
 impl Filter {
@@ -116,6 +119,7 @@ impl Filter {
                 patterns => Some(compile("remote-match", patterns)?),
             },
             junk: compile("default ignores", &junk)?,
+            own_dir: rules.own_dir.clone(),
         })
     }
 
@@ -146,6 +150,8 @@ impl Filter {
             Some(Why::Excluded)
         } else if self.junk.is_match(path) {
             Some(Why::Junk)
+        } else if self.own_dir.as_ref().is_some_and(|dir| dir.as_str() == path) {
+            Some(Why::Own)
         } else {
             None
         }

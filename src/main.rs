@@ -1,12 +1,13 @@
 //! Watches a project folder and sends every save over one FTP session that it keeps alive.
 //!
 //! A save becomes a change ([`watch`]), a change gets a verdict ([`filter`]) and settles
-//! ([`queue`]), is processed ([`process`]) or delivered to each host ([`deliver`], [`remote`]), and
-//! what became of it is an [`event`] that is shown ([`report`]). Data flows one way through these
-//! rooms; [`app`] joins them.
+//! ([`queue`]), is processed ([`process`]) or delivered to each host ([`deliver`], [`remote`]), where
+//! a [`ledger`] knows what that has already, and what became of it is an [`event`] that is shown
+//! ([`report`]). Data flows one way through these rooms; [`app`] joins them.
 
 mod app;
 mod backoff;
+mod books;
 mod cli;
 mod config;
 mod credentials;
@@ -15,6 +16,7 @@ mod event;
 mod exit;
 mod filter;
 mod host;
+mod ledger;
 mod path;
 mod process;
 mod queue;

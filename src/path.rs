@@ -65,6 +65,18 @@ impl RelPath {
         self.0.rsplit_once('/').map(|(parent, _)| parent)
     }
 
+    /// Whether the file is in this directory or in one beneath it.
+    pub fn is_beneath(&self, dir: &Self) -> bool {
+        self.0.strip_prefix(&*dir.0).is_some_and(|rest| rest.starts_with('/'))
+    }
+
+    /// The same path with `from`, which is the path itself or a directory on the way, replaced.
+    pub fn moved(&self, from: &Self, to: &Self) -> Option<Self> {
+        let rest = self.0.strip_prefix(&*from.0)?;
+        let moves = rest.is_empty() || rest.starts_with('/');
+        moves.then(|| Self(format!("{to}{rest}").into()))
+    }
+
     /// Every directory on the way to the file, outermost first: `a`, `a/b` for `a/b/c`.
     pub fn ancestors(&self) -> impl Iterator<Item = &str> {
         self.0.match_indices('/').map(|(end, _)| &self.0[..end])

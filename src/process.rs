@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::event::{Event, ScriptEvent};
 use crate::filter::Verdict;
 use crate::path::RelPath;
-use crate::queue::{Queue, Timing};
+use crate::queue::{Class, Queue, Timing};
 use crate::source::{OpenError, Source};
 
 /// A script that has changed the file it was run on this often in a row is suspected to set itself
@@ -148,7 +148,7 @@ impl Scripts {
         Self {
             config,
             events,
-            queue: Queue::new(Timing::NATIVE),
+            queue: Queue::new(Timing::UNORDERED),
             running: HashMap::new(),
             history: HashMap::new(),
             parallel: thread::available_parallelism().map_or(1, usize::from),
@@ -164,7 +164,7 @@ impl Scripts {
         if let Some(running) = self.running.get_mut(&path) {
             running.changed = true;
         }
-        self.queue.put(path, now);
+        self.queue.put(path, Class::Saved, now);
         self.start_waiting(now);
     }
 
@@ -200,7 +200,7 @@ impl Scripts {
         let what = match end {
             End::Nothing => None,
             End::Suspect => {
-                self.queue.put(path.clone(), now + PROBE);
+                self.queue.put(path.clone(), Class::Saved, now + PROBE);
                 None
             }
             End::Refused(cause) => Some(ScriptEvent::Failed(cause)),
@@ -275,6 +275,11 @@ impl Scripts {
     /// Whether no script runs.
     pub fn is_idle(&self) -> bool {
         self.running.is_empty()
+    }
+
+    /// Whether none runs or waits.
+    pub fn is_done(&self) -> bool {
+        self.is_idle() && self.queue.is_empty()
     }
 
     fn may_start(&self) -> bool {

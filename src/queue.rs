@@ -49,6 +49,10 @@ pub struct Timing {
     pub settle: Duration,
     /// A name that is gone is forgotten after this.
     pub gone: Duration,
+    /// An entry of [`Class::Last`] waits until no other has come in for this long,
+    pub lull: Duration,
+    /// and until no other is pending, but no longer than this.
+    pub patience: Duration,
 }
 
 impl Timing {
@@ -62,7 +66,16 @@ impl Timing {
         },
         settle: Duration::from_millis(30),
         gone: Duration::from_secs(1),
+        lull: Duration::from_millis(10),
+        patience: Duration::from_secs(1),
     };
+
+    /// For files that have settled. One that is tried again holds the last ones back for a while.
+    pub const SETTLED: Self =
+        Self { lull: Duration::ZERO, patience: Duration::from_secs(5), ..Self::NATIVE };
+
+    /// The same, where nothing has to be the last.
+    pub const UNORDERED: Self = Self { patience: Duration::ZERO, ..Self::SETTLED };
 
     fn of(&self, phase: Phase) -> Duration {
         match phase {
@@ -96,6 +109,28 @@ fn combine(pending: Option<Phase>, signal: Signal) -> Option<Phase> {
     }
 }
 
+/// Whose turn it is among entries that are due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// What was saved.
+    Saved,
+    /// What is to be looked at when nothing else is to be done.
+    Background,
+    /// What a board starts with: it comes last, so that a board which restarts never runs new code
+    /// against old modules.
+    Last,
+}
+
+impl Class {
+    /// The class of a file that was saved.
+    pub fn of(path: &RelPath) -> Self {
+        match path.name() {
+            "boot.py" | "boot.mpy" | "main.py" | "main.mpy" => Self::Last,
+            _ => Self::Saved,
+        }
+    }
+}
+
 /// An entry that was taken out of a [`Queue`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
@@ -105,11 +140,14 @@ pub struct Job {
     pub phase: Phase,
     /// How many tries have failed before, as whoever put it back counts them.
     pub failures: u32,
+    /// Whose turn it was.
+    pub class: Class,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     phase: Phase,
+    class: Class,
     due: Instant,
     /// First come, first served among entries that are due at the same time.
     turn: u64,
@@ -121,8 +159,12 @@ struct Entry {
 pub struct Queue {
     timing: Timing,
     entries: HashMap<RelPath, Entry>,
-    /// The entries that are not busy, by the time they are due.
-    order: BTreeSet<(Instant, u64, RelPath)>,
+    /// The entries that are not busy, each class by the time they are due.
+    order: [BTreeSet<(Instant, u64, RelPath)>; 3],
+    /// How many of the others [`Class::Last`] waits for.
+    awaited: usize,
+    /// When one of the others last came in.
+    stirred: Option<Instant>,
     busy: HashMap<RelPath, Option<Entry>>,
     turn: u64,
 }
@@ -133,7 +175,9 @@ impl Queue {
         Self {
             timing,
             entries: HashMap::new(),
-            order: BTreeSet::new(),
+            order: Default::default(),
+            awaited: 0,
+            stirred: None,
             busy: HashMap::new(),
             turn: 0,
         }
@@ -145,6 +189,9 @@ impl Queue {
         let Some(phase) = combine(pending.map(|entry| entry.phase), signal) else {
             return;
         };
+        let class = Class::of(&path);
+        // The rest of the burst may follow.
+        let wait = if class == Class::Last { self.timing.lull } else { Duration::ZERO };
         // Neither a scan nor a further close puts off what is pending.
         let due = match pending {
             Some(entry)
@@ -153,33 +200,58 @@ impl Queue {
             {
                 entry.due
             }
-            _ => now + self.timing.of(phase),
+            _ => now + self.timing.of(phase).max(wait),
         };
-        self.insert(path, phase, due, 0);
-    }
-
-    /// Puts in a file that is to be handled at `due`; a newer entry replaces an older one.
-    pub fn put(&mut self, path: RelPath, due: Instant) {
-        self.remove(&path);
-        self.insert(path, Phase::Ready, due, 0);
-    }
-
-    /// Takes out the entry that has been due the longest, and makes its path busy.
-    pub fn take(&mut self, now: Instant) -> Option<Job> {
-        let (due, _, _) = self.order.first()?;
-        if *due > now {
-            return None;
+        if class != Class::Last && phase != Phase::Gone {
+            self.stir(now);
         }
-        let (_, _, path) = self.order.pop_first()?;
-        let entry = self.entries.remove(&path)?;
+        self.insert(path, phase, class, due, 0);
+    }
+
+    /// Puts in a file that is to be handled at `due`; a newer entry replaces an older one, but what
+    /// was saved does not go into the background for it.
+    pub fn put(&mut self, path: RelPath, class: Class, due: Instant) {
+        let class = match self.remove(&path) {
+            Some(pending) if class == Class::Background => pending.class,
+            _ => class,
+        };
+        self.insert(path, Phase::Ready, class, due, 0);
+    }
+
+    /// The same for a file that has failed so often before.
+    pub fn put_again(&mut self, path: RelPath, failures: u32, due: Instant) {
+        self.remove(&path);
+        self.insert(path, Phase::Ready, Class::Background, due, failures);
+    }
+
+    /// Whether the file is pending.
+    pub fn has(&self, path: &RelPath) -> bool {
+        self.entries.contains_key(path) || matches!(self.busy.get(path), Some(Some(_)))
+    }
+
+    /// Whether nothing is pending.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.busy.is_empty()
+    }
+
+    /// Something else goes on that [`Class::Last`] has to wait for.
+    pub fn stir(&mut self, now: Instant) {
+        self.stirred = Some(now);
+    }
+
+    /// Takes out the entry whose turn it is, and makes its path busy.
+    pub fn take(&mut self, now: Instant) -> Option<Job> {
+        let (class, _) = self.turns().find(|(_, due)| *due <= now)?;
+        let (_, _, path) = self.order[class as usize].first()?.clone();
+        let entry = self.remove(&path)?;
         self.busy.insert(path.clone(), None);
-        Some(Job { path, phase: entry.phase, failures: entry.failures })
+        Some(Job { path, phase: entry.phase, failures: entry.failures, class: entry.class })
     }
 
     /// The path is no longer busy; what came in for it meanwhile gets its turn.
     pub fn finish(&mut self, path: &RelPath) {
         if let Some(Some(entry)) = self.busy.remove(path) {
-            self.insert(path.clone(), entry.phase, entry.due, entry.failures);
+            self.insert(path.clone(), entry.phase, entry.class, entry.due, entry.failures);
         }
     }
 
@@ -187,39 +259,57 @@ impl Queue {
     /// changed meanwhile: then its turn comes as if nothing had failed.
     pub fn retry(&mut self, job: Job, due: Instant) {
         match self.busy.remove(&job.path).flatten() {
-            Some(newer) => self.insert(job.path, newer.phase, newer.due, newer.failures),
-            None => self.insert(job.path, job.phase, due, job.failures),
+            Some(newer) => {
+                self.insert(job.path, newer.phase, newer.class, newer.due, newer.failures);
+            }
+            None => self.insert(job.path, job.phase, job.class, due, job.failures),
         }
     }
 
     /// Makes everything that is pending due at once, except names that are gone.
     pub fn hurry(&mut self, now: Instant) {
-        for (due, turn, path) in std::mem::take(&mut self.order) {
-            if let Some(entry) = self.entries.get_mut(&path) {
-                if entry.phase == Phase::Gone {
-                    self.entries.remove(&path);
-                    continue;
+        let pending: Vec<RelPath> = self.entries.keys().cloned().collect();
+        self.stirred = None;
+        for path in pending {
+            match self.remove(&path) {
+                Some(entry) if entry.phase != Phase::Gone => {
+                    self.place(path, Entry { due: entry.due.min(now), ..entry });
                 }
-                entry.due = due.min(now);
-                self.order.insert((entry.due, turn, path));
+                _ => {}
             }
         }
     }
 
     /// When [`Queue::take`] will next have something; `None` while nothing waits for its time.
     pub fn next_due(&self) -> Option<Instant> {
-        self.order.first().map(|(due, _, _)| *due)
+        self.turns().map(|(_, due)| due).min()
     }
 
-    fn insert(&mut self, path: RelPath, phase: Phase, due: Instant, failures: u32) {
+    /// When the first of each class has its turn.
+    fn turns(&self) -> impl Iterator<Item = (Class, Instant)> {
+        let first = |class: Class| Some((class, self.order[class as usize].first()?.0));
+        let last = first(Class::Last).map(|(class, due)| {
+            let latest = due + self.timing.patience;
+            let calm = self.stirred.map_or(due, |stirred| due.max(stirred + self.timing.lull));
+            (class, if self.awaited > 0 { latest } else { calm.min(latest) })
+        });
+        [first(Class::Saved), first(Class::Background), last].into_iter().flatten()
+    }
+
+    fn insert(&mut self, path: RelPath, phase: Phase, class: Class, due: Instant, failures: u32) {
         self.turn += 1;
-        let entry = Entry { phase, due, turn: self.turn, failures };
+        let entry = Entry { phase, class, due, turn: self.turn, failures };
         if let Some(waiting) = self.busy.get_mut(&path) {
             *waiting = Some(entry);
         } else {
-            self.order.insert((due, entry.turn, path.clone()));
-            self.entries.insert(path, entry);
+            self.place(path, entry);
         }
+    }
+
+    fn place(&mut self, path: RelPath, entry: Entry) {
+        self.awaited += usize::from(entry.is_awaited());
+        self.order[entry.class as usize].insert((entry.due, entry.turn, path.clone()));
+        self.entries.insert(path, entry);
     }
 
     fn remove(&mut self, path: &RelPath) -> Option<Entry> {
@@ -227,8 +317,15 @@ impl Queue {
             return waiting.take();
         }
         let entry = self.entries.remove(path)?;
-        self.order.remove(&(entry.due, entry.turn, path.clone()));
+        self.awaited -= usize::from(entry.is_awaited());
+        self.order[entry.class as usize].remove(&(entry.due, entry.turn, path.clone()));
         Some(entry)
+    }
+}
+
+impl Entry {
+    fn is_awaited(&self) -> bool {
+        self.class != Class::Last && self.phase != Phase::Gone
     }
 }
 
@@ -241,6 +338,8 @@ mod tests {
         quiet: Duration::from_millis(2000),
         settle: Duration::from_millis(30),
         gone: Duration::from_millis(1000),
+        lull: Duration::from_millis(10),
+        patience: Duration::from_millis(1000),
     };
 
     fn path(name: &str) -> RelPath {
@@ -328,9 +427,9 @@ mod tests {
         let now = Instant::now();
         let mut queue = Queue::new(TIMING);
         for name in ["b", "a", "c"] {
-            queue.put(path(name), now);
+            queue.put(path(name), Class::Saved, now);
         }
-        queue.put(path("b"), now);
+        queue.put(path("b"), Class::Saved, now);
         let names: Vec<_> =
             std::iter::from_fn(|| queue.take(now)).map(|job| job.path.to_string()).collect();
         assert_eq!(names, ["a", "c", "b"], "a newer entry takes a new turn");
@@ -340,10 +439,10 @@ mod tests {
     fn a_busy_path_waits_and_others_go_on() {
         let now = Instant::now();
         let mut queue = Queue::new(TIMING);
-        queue.put(path("a"), now);
+        queue.put(path("a"), Class::Saved, now);
         let a = queue.take(now).expect("a is due");
-        queue.put(path("a"), now);
-        queue.put(path("b"), now);
+        queue.put(path("a"), Class::Saved, now);
+        queue.put(path("b"), Class::Saved, now);
         assert_eq!(queue.take(now).map(|job| job.path), Some(path("b")));
         assert_eq!(queue.take(now), None);
         assert_eq!(queue.next_due(), None, "a busy path must not cause a spin");
@@ -356,7 +455,7 @@ mod tests {
         let now = Instant::now();
         let later = now + Duration::from_secs(1);
         let mut queue = Queue::new(TIMING);
-        queue.put(path("a"), now);
+        queue.put(path("a"), Class::Saved, now);
         let job = queue.take(now).expect("a is due");
         queue.retry(Job { failures: 1, ..job }, later);
         assert_eq!(queue.take(now), None);
@@ -364,7 +463,7 @@ mod tests {
         let job = queue.take(later).expect("a is due again");
         assert_eq!(job.failures, 1);
 
-        queue.put(path("a"), now);
+        queue.put(path("a"), Class::Saved, now);
         queue.retry(job, later);
         assert_eq!(queue.take(now).map(|job| job.failures), Some(0));
     }
@@ -378,5 +477,67 @@ mod tests {
         queue.hurry(now);
         assert_eq!(queue.take(now).map(|job| job.path), Some(path("new")));
         assert_eq!(queue.next_due(), None);
+    }
+
+    /// Plays saves `MILLIS NAME`; returns what became due as `MILLIS NAME`.
+    fn play_burst(steps: &str) -> String {
+        let start = Instant::now();
+        let at = |millis: u64| start + Duration::from_millis(millis);
+        let mut queue = Queue::new(TIMING);
+        let mut due = Vec::new();
+        for millis in 0..2000 {
+            for step in steps.split(',').map(str::trim) {
+                let (when, name) = step.split_once(' ').expect("MILLIS NAME");
+                if when.parse() == Ok(millis) {
+                    queue.observe(path(name), Signal::Complete, at(millis));
+                }
+            }
+            assert!(queue.next_due().is_none_or(|due| due >= at(millis)), "nothing is overdue");
+            while let Some(job) = queue.take(at(millis)) {
+                due.push(format!("{millis} {}", job.path));
+                queue.finish(&job.path);
+            }
+        }
+        due.join(", ")
+    }
+
+    #[test]
+    fn what_a_board_starts_with_comes_last_in_a_burst() {
+        let table = [
+            ("5 main.py", "15 main.py"),
+            ("5 boot.py, 5 a.py, 6 b.py, 7 main.py", "5 a.py, 6 b.py, 16 boot.py, 17 main.py"),
+            ("5 main.py, 14 a.py, 20 b.py", "14 a.py, 20 b.py, 30 main.py"),
+            ("5 main.py, 16 a.py", "15 main.py, 16 a.py"),
+        ];
+        for (steps, expected) in table {
+            assert_eq!(play_burst(steps), expected, "{steps}");
+        }
+    }
+
+    #[test]
+    fn the_last_ones_wait_for_what_is_tried_again_but_not_for_ever() {
+        let now = Instant::now();
+        let at = |millis: u64| now + Duration::from_millis(millis);
+        let mut queue = Queue::new(TIMING);
+        queue.put(path("main.py"), Class::Last, now);
+        queue.put(path("a.py"), Class::Saved, now);
+        let a = queue.take(now).expect("a is due");
+        queue.retry(a, at(250));
+        assert_eq!(queue.take(now), None);
+        assert_eq!(queue.next_due(), Some(at(250)));
+        let a = queue.take(at(250)).expect("a is due again");
+        queue.retry(a, at(5000));
+        assert_eq!(queue.next_due(), Some(at(1000)), "that is too long");
+        assert_eq!(queue.take(at(1000)).map(|job| job.path), Some(path("main.py")));
+    }
+
+    #[test]
+    fn a_save_goes_before_what_is_done_in_the_background() {
+        let now = Instant::now();
+        let mut queue = Queue::new(TIMING);
+        queue.put(path("old"), Class::Background, now);
+        queue.put(path("new"), Class::Saved, now);
+        assert_eq!(queue.take(now).map(|job| job.path), Some(path("new")));
+        assert_eq!(queue.take(now).map(|job| job.path), Some(path("old")));
     }
 }

@@ -41,6 +41,16 @@ impl Reply {
     pub fn is_completion(&self) -> bool {
         self.code / 100 == 2
     }
+
+    /// 3xx: so far so good, the next command completes it.
+    fn is_intermediate(&self) -> bool {
+        self.code / 100 == 3
+    }
+
+    /// The server does not know the command, or not with such arguments. It will not learn it.
+    fn is_unknown_command(&self) -> bool {
+        matches!(self.code, 500..=502 | 504)
+    }
 }
 
 impl fmt::Display for Reply {
@@ -65,33 +75,44 @@ pub enum TransferError {
     Transient(String),
     /// Try again at once in a new session, where it will work; if not, why.
     Again(String),
-    /// Try again in a new session: this one works, but what it would do next is not certain.
+    /// Try again later in a new session: this one works, but what it would do next is not certain.
     Reconnect(String),
-    /// The session is over.
+    /// The session is over: try again in the next one, as often as it takes.
     Disconnected(String),
     /// Do not try again until the file changes.
     Permanent(String),
-    /// The file could not be read.
+    /// The file could not be read: try again later.
     Local(io::Error),
 }
 
 impl TransferError {
     /// The one table of what follows from a refusal.
+    ///
+    /// | reply                    | what it is about          | what is done                       |
+    /// |--------------------------|---------------------------|------------------------------------|
+    /// | 421, 503, 530            | the session               | a new one, at once                 |
+    /// | 426, 451, a wrong size   | the transfer, and perhaps the next | later, in a new session   |
+    /// | other 4xx                | the moment                | later                              |
+    /// | 550, 552, 553            | the file: a server may say this of a full or busy disk, uftpd of everything | later |
+    /// | 532, other 5xx           | us                        | nothing until the file changes     |
+    /// | what is no refusal       | the dialogue is out of step | a new session, at once           |
+    ///
+    /// *Later* is a bounded number of times, with growing pauses; after that, once more when
+    /// another file went through, and in each new session.
     fn refused(reply: &Reply) -> Self {
         let said = |remedy: &str| format!("{reply}{remedy}");
         match reply.code {
-            421 => Self::Disconnected(said("")),
-            425 => Self::Transient(said(" (is a firewall between here and its data port?)")),
+            421 | 503 | 530 => Self::Disconnected(said("")),
             // FTPdLite may store the previous upload's bytes after one of these.
             426 | 451 => Self::Reconnect(said("")),
+            400 => Self::Transient(said(" (the board is busy)")),
+            425 => Self::Transient(said(" (is a firewall between here and its data port?)")),
             452 | 552 => Self::Transient(said(" (is there space left on it?)")),
-            400..=499 => Self::Transient(said("")),
-            // Out of step, or logged out.
-            503 | 530 => Self::Disconnected(said("")),
-            532 => Self::Permanent(said(" (this account may not write: try another --user)")),
             550 | 553 => {
-                Self::Permanent(said(" (may this account write there? see --user, --remote-dir)"))
+                Self::Transient(said(" (may this account write there, and is there space left?)"))
             }
+            400..=499 => Self::Transient(said("")),
+            532 => Self::Permanent(said(" (this account may not write: try another --user)")),
             500..=599 => Self::Permanent(said("")),
             _ => Self::Disconnected(format!("an answer that does not fit: {reply}")),
         }

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::env;
+use std::fmt::Display;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::path::Path;
 use std::thread;
@@ -176,6 +177,7 @@ struct Printer {
     retried: HashMap<(HostId, RelPath), String>,
     bars: MultiProgress,
     bar_of: HashMap<HostId, ProgressBar>,
+    burst_of: HashMap<HostId, ProgressBar>,
     unread: Sender<()>,
 }
 
@@ -193,6 +195,7 @@ impl Printer {
             retried: HashMap::new(),
             bars: MultiProgress::new(),
             bar_of: HashMap::new(),
+            burst_of: HashMap::new(),
             unread,
         }
     }
@@ -290,6 +293,25 @@ impl Printer {
             HostEvent::Sending { path, sent, total, elapsed, moved } => {
                 self.progress(id, &path, sent, total, elapsed, moved);
             }
+            HostEvent::Burst { files, bytes, elapsed } => self.burst(id, files, bytes, elapsed),
+            HostEvent::Notice(text) => self.state("note", &format!("{}{text}", self.label(id))),
+            HostEvent::Lost { path, now_there } => {
+                let there = now_there.map_or_else(
+                    || "is not there any more".to_owned(),
+                    |bytes| format!("has {} there now", count(bytes, "byte")),
+                );
+                self.problem(&format!("{}{path}: it {there}, so it is sent again", self.label(id)));
+            }
+            HostEvent::Synced { sent, unchanged, failed } => {
+                let mut facts = vec![format!("{} sent", count(sent, "file"))];
+                if unchanged > 0 {
+                    facts.push(format!("{unchanged} there already"));
+                }
+                if failed > 0 {
+                    facts.push(format!("{failed} not sent"));
+                }
+                self.state("in sync", &format!("{}{}", self.label(id), facts.join(", ")));
+            }
             HostEvent::File { path, outcome, .. } => self.outcome(id, &path, outcome),
             HostEvent::Retrying { path, cause, wait } => {
                 self.drop_bar(id);
@@ -301,7 +323,10 @@ impl Printer {
                 }
             }
             HostEvent::RemoteCommand { command, answer } => self.remote(id, &command, answer),
-            HostEvent::Closed => self.drop_bar(id),
+            HostEvent::Closed => {
+                self.drop_bar(id);
+                self.drop_burst(id);
+            }
         }
     }
 
@@ -313,6 +338,12 @@ impl Printer {
                 let facts = format!("{:>9}  {:>7}", size(bytes), seconds(took));
                 self.file(path, &facts, Some(id));
             }
+            Outcome::Renamed { from, took } => {
+                let facts = format!("renamed from {from}  {}", seconds(took));
+                self.file(path, &facts, Some(id));
+            }
+            Outcome::Removed => self.file(path, "removed", Some(id)),
+            Outcome::WouldRemove => self.file(path, "would remove", Some(id)),
             Outcome::WouldSend { bytes } => {
                 self.file(path, &format!("{:>9}  would send", size(bytes)), Some(id));
             }
@@ -390,6 +421,43 @@ impl Printer {
         bar.set_prefix(format!("{} of {}, {state}", size(sent), size(total)));
     }
 
+    fn burst(
+        &mut self,
+        id: HostId,
+        (done, files): (usize, usize),
+        (sent, bytes): (u64, u64),
+        elapsed: Duration,
+    ) {
+        if done >= files || self.screen.quiet {
+            return self.drop_burst(id);
+        }
+        let label = self.label(id);
+        let bars = &self.bars;
+        let bar = self.burst_of.entry(id).or_insert_with(|| {
+            let bar = bars.add(ProgressBar::new(0));
+            if let Ok(style) = ProgressStyle::with_template("   {msg} {wide_bar} {prefix}") {
+                bar.set_style(style);
+            }
+            bar
+        });
+        bar.set_length(files as u64);
+        bar.set_position(done as u64);
+        bar.set_message(shown(&format!("{label}{done} of {}", count(files, "file"))));
+        // A file takes its time for being one, and for its bytes.
+        let share = done as f64 / files as f64;
+        let share =
+            f64::midpoint(share, if bytes > 0 { sent as f64 / bytes as f64 } else { share });
+        let left = seconds(elapsed.mul_f64((1.0 - share) / share.max(0.001)));
+        bar.set_prefix(format!("{} of {}, {left} left", size(sent), size(bytes)));
+    }
+
+    fn drop_burst(&mut self, id: HostId) {
+        if let Some(bar) = self.burst_of.remove(&id) {
+            bar.finish_and_clear();
+            self.bars.remove(&bar);
+        }
+    }
+
     fn drop_bar(&mut self, id: HostId) {
         if let Some(bar) = self.bar_of.remove(&id) {
             bar.finish_and_clear();
@@ -398,7 +466,7 @@ impl Printer {
     }
 
     fn summary(&mut self, summary: &Summary) {
-        for bar in self.bar_of.values() {
+        for bar in self.bar_of.values().chain(self.burst_of.values()) {
             bar.finish_and_clear();
         }
         let files = usize::try_from(summary.files).unwrap_or(usize::MAX);
@@ -519,11 +587,9 @@ fn seconds(time: Duration) -> String {
 }
 
 /// `1 file`, `2 files`.
-pub fn count(n: usize, what: &str) -> String {
-    match n {
-        1 => format!("1 {what}"),
-        n => format!("{n} {what}s"),
-    }
+pub fn count(n: impl Display + PartialEq + From<u8>, what: &str) -> String {
+    let ending = if n == 1.into() { "" } else { "s" };
+    format!("{n} {what}{ending}")
 }
 
 /// The directory, with the person's home as `~`.

@@ -39,6 +39,16 @@ const ROOT_RETURNS: Duration = Duration::from_millis(200);
 pub enum Seen {
     /// Something happened to a file.
     Change(RelPath, Signal),
+    /// A file or directory was renamed; the changes that this makes follow.
+    Renamed {
+        /// What it was named before.
+        from: RelPath,
+        /// What it is named now.
+        to: RelPath,
+    },
+    /// All files that the rules select, with their sizes in bytes: when watching begins with
+    /// `--sync`, and after [`Watch::list`].
+    Listing(Vec<(RelPath, u64)>),
     /// Something for the person.
     Event(Event),
     /// All that happened before [`Watch::mark`] has been told.
@@ -56,6 +66,11 @@ impl Watch {
     pub fn mark(&self) {
         // The thread is gone only when nobody listens to it.
         let _ = self.inbox.send(Raw::MarkWanted);
+    }
+
+    /// Asks for a [`Seen::Listing`].
+    pub fn list(&self) {
+        let _ = self.inbox.send(Raw::ListWanted);
     }
 }
 
@@ -79,6 +94,9 @@ pub fn start(config: Arc<Config>, seen: Sender<Seen>) -> Result<Watch> {
         snapshot: BTreeMap::new(),
         scans: 0,
         has_baseline: false,
+        was_gone: false,
+        forbidden: Vec::new(),
+        moving: None,
         dirs: 0,
     };
     thread::Builder::new()
@@ -99,10 +117,14 @@ enum Raw {
     Modified(PathBuf),
     /// A file that was open for writing was closed.
     Closed(PathBuf),
-    /// A file or directory was renamed to this.
-    MovedIn(PathBuf),
+    /// A file or directory was renamed to this; the number tells which [`Raw::MovedOut`] it was.
+    MovedIn(PathBuf, Option<usize>),
+    /// A file or directory was renamed to something else.
+    MovedOut(PathBuf, Option<usize>),
     /// A name is gone.
     Gone(PathBuf),
+    /// [`Watch::list`] was called.
+    ListWanted,
     /// [`Watch::mark`] was called.
     MarkWanted,
     /// The system has reported [`MARK`].
@@ -146,6 +168,12 @@ struct Tree {
     scans: u32,
     /// Whether a scan of the whole tree was ever completed.
     has_baseline: bool,
+    /// Whether the whole tree was gone since then.
+    was_gone: bool,
+    /// Directories that the last scan was not let into.
+    forbidden: Vec<RelPath>,
+    /// The name that was last seen to go by renaming.
+    moving: Option<(usize, RelPath)>,
     dirs: usize,
 }
 
@@ -166,6 +194,7 @@ impl Tree {
                 End::Stopped => return,
                 End::Poll => self.poll = Some(POLL),
                 End::RootGone => {
+                    self.was_gone = true;
                     self.problem(format!(
                         "the directory {} has gone: waiting for it to come back",
                         self.config.root.display()
@@ -202,10 +231,11 @@ impl Tree {
                 return End::Poll;
             }
         };
+        let is_first = !self.has_baseline;
         if let Err(end) = self.scan_all(Some(&mut watcher)) {
             return end;
         }
-        self.announce(None);
+        self.announce(None, is_first);
         self.follow(&mut watcher)
     }
 
@@ -215,7 +245,8 @@ impl Tree {
             let result = match raw {
                 Raw::Created(path) => self.created(&path, watcher),
                 Raw::CreatedDir(path) => self.scan(&path, Scan::Compare, Some(watcher)),
-                Raw::MovedIn(path) => self.moved_in(&path, watcher),
+                Raw::MovedIn(path, number) => self.moved_in(&path, number, watcher),
+                Raw::MovedOut(path, number) => self.moved_out(&path, number),
                 Raw::Modified(path) => self.tell(&path, Signal::Modified),
                 Raw::Closed(path) => self.complete(&path),
                 Raw::Gone(path) => self.gone(&path),
@@ -224,6 +255,7 @@ impl Tree {
                     Ok(())
                 }
                 Raw::MarkSeen => self.send(Seen::Mark),
+                Raw::ListWanted => self.list(),
                 Raw::Overflow => {
                     self.notice("too many changes at once: comparing the whole tree".to_owned());
                     self.scan_all(Some(watcher))
@@ -244,13 +276,14 @@ impl Tree {
     /// Looks for changes again and again.
     fn run_polling(&mut self, interval: Duration) -> End {
         let mut announced = false;
+        let is_first = !self.has_baseline;
         loop {
             let started = Instant::now();
             if let Err(end) = self.scan_all(None) {
                 return end;
             }
             if !announced {
-                self.announce(Some(interval));
+                self.announce(Some(interval), is_first);
                 announced = true;
             }
             // At most a twentieth of the time goes into looking.
@@ -260,6 +293,11 @@ impl Tree {
                     Ok(Raw::MarkWanted) => {
                         let scanned = self.scan_all(None);
                         if let Err(end) = scanned.and_then(|()| self.send(Seen::Mark)) {
+                            return end;
+                        }
+                    }
+                    Ok(Raw::ListWanted) => {
+                        if let Err(end) = self.list() {
                             return end;
                         }
                     }
@@ -277,19 +315,29 @@ impl Tree {
     fn scan_all(&mut self, watcher: Option<&mut RecommendedWatcher>) -> Result<(), End> {
         self.dirs = 0;
         self.scans += 1;
+        self.forbidden.clear();
         let mode = if self.has_baseline { Scan::Compare } else { Scan::Baseline };
         let root = self.config.root.clone();
         self.scan(&root, mode, watcher)?;
         self.has_baseline = true;
         let this = self.scans;
         let mut gone = Vec::new();
+        let forbidden = &self.forbidden;
         self.snapshot.retain(|path, (_, scan)| {
-            let is_there = *scan == this;
+            let is_there = *scan == this || forbidden.iter().any(|dir| path.is_beneath(dir));
             if !is_there {
                 gone.push(path.clone());
             }
             is_there
         });
+        // It is rather a disk that was taken away than all files that were deleted.
+        let vanished = self.snapshot.is_empty() && gone.len() > 1;
+        if vanished {
+            self.notice("all files have gone at once: that is not taken for a deletion".to_owned());
+        }
+        if std::mem::take(&mut self.was_gone) || vanished {
+            return Ok(());
+        }
         for path in gone {
             self.send(Seen::Change(path, Signal::Gone))?;
         }
@@ -344,11 +392,12 @@ impl Tree {
     }
 
     /// A directory cannot be watched or read: gone again, or forbidden.
-    fn unreadable(&self, dir: &Path, cause: &str) -> Result<(), End> {
+    fn unreadable(&mut self, dir: &Path, cause: &str) -> Result<(), End> {
         if fs::symlink_metadata(dir).is_err() {
             let is_root = dir == self.config.root;
             return if is_root { Err(End::RootGone) } else { Ok(()) };
         }
+        self.forbidden.extend(self.relative(dir));
         let name = dir.strip_prefix(&self.config.root).unwrap_or(dir).display();
         self.send(Seen::Event(Event::Unsendable {
             name: format!("{name}/"),
@@ -397,13 +446,30 @@ impl Tree {
     }
 
     /// A name now stands for something that was under another name, perhaps outside.
-    fn moved_in(&mut self, path: &Path, watcher: &mut RecommendedWatcher) -> Result<(), End> {
+    fn moved_in(
+        &mut self,
+        path: &Path,
+        number: Option<usize>,
+        watcher: &mut RecommendedWatcher,
+    ) -> Result<(), End> {
+        if let Some((out, from)) = self.moving.take()
+            && number == Some(out)
+            && let Ok(to) = self.relative(path)
+        {
+            self.send(Seen::Renamed { from, to })?;
+        }
         match fs::symlink_metadata(path) {
             Ok(metadata) if metadata.is_dir() => self.scan(path, Scan::Compare, Some(watcher)),
             Ok(_) if PER_DIRECTORY => self.complete(path),
             Ok(_) => self.tell(path, Signal::Modified),
             Err(_) => self.gone(path),
         }
+    }
+
+    /// A name was taken away from what it stood for.
+    fn moved_out(&mut self, path: &Path, number: Option<usize>) -> Result<(), End> {
+        self.moving = number.zip(self.relative(path).ok());
+        self.gone(path)
     }
 
     fn complete(&mut self, path: &Path) -> Result<(), End> {
@@ -431,27 +497,29 @@ impl Tree {
         if path == self.config.root {
             return Err(End::RootGone);
         }
-        if let Ok(rel) = self.relative(path) {
-            self.forget(&rel);
-            self.send(Seen::Change(rel, Signal::Gone))?;
+        let Ok(rel) = self.relative(path) else {
+            return Ok(());
+        };
+        for beneath in self.forget(&rel) {
+            self.send(Seen::Change(beneath, Signal::Gone))?;
         }
-        Ok(())
+        self.send(Seen::Change(rel, Signal::Gone))
     }
 
-    /// What was there, and beneath it if it was a directory, is news if it comes back.
-    fn forget(&mut self, path: &RelPath) {
+    /// What was there is news if it comes back; returns what was beneath it if it was a directory.
+    fn forget(&mut self, path: &RelPath) -> Vec<RelPath> {
         self.snapshot.remove(path);
-        let beneath = format!("{path}/");
-        let is_beneath = |entry: &(&RelPath, _)| entry.0.as_str().starts_with(&beneath);
-        let paths: Vec<RelPath> = self
+        let start = format!("{path}/");
+        let beneath: Vec<RelPath> = self
             .snapshot
-            .range::<str, _>((Bound::Included(beneath.as_str()), Bound::Unbounded))
-            .take_while(is_beneath)
-            .map(|(path, _)| path.clone())
+            .range::<str, _>((Bound::Included(start.as_str()), Bound::Unbounded))
+            .map(|(other, _)| other.clone())
+            .take_while(|other| other.is_beneath(path))
             .collect();
-        for path in paths {
-            self.snapshot.remove(&path);
+        for path in &beneath {
+            self.snapshot.remove(path);
         }
+        beneath
     }
 
     /// Passes on what happened to a file.
@@ -500,9 +568,17 @@ impl Tree {
         End::Poll
     }
 
-    fn announce(&self, poll: Option<Duration>) {
+    fn announce(&self, poll: Option<Duration>, is_first: bool) {
         let (files, dirs) = (self.snapshot.len(), self.dirs);
         let _ = self.send(Seen::Event(Event::Watching { files, dirs, poll }));
+        if is_first && self.config.sync {
+            let _ = self.list();
+        }
+    }
+
+    fn list(&self) -> Result<(), End> {
+        let files = self.snapshot.iter().map(|(path, (stamp, _))| (path.clone(), stamp.len));
+        self.send(Seen::Listing(files.collect()))
     }
 
     fn notice(&self, text: String) {
@@ -528,26 +604,25 @@ fn sort(event: notify::Result<notify::Event>, tell: &mut dyn FnMut(Raw)) {
     if event.need_rescan() {
         return tell(Raw::Overflow);
     }
-    let raw: fn(PathBuf) -> Raw = match event.kind {
-        EventKind::Create(CreateKind::Folder) => Raw::CreatedDir,
-        EventKind::Create(_) => Raw::Created,
-        EventKind::Modify(ModifyKind::Data(_)) => Raw::Modified,
-        EventKind::Access(AccessKind::Close(AccessMode::Write)) => Raw::Closed,
-        EventKind::Access(AccessKind::Open(_))
-            if event.paths.iter().any(|path| path == Path::new(MARK)) =>
-        {
-            return tell(Raw::MarkSeen);
-        }
-        // Both halves of a rename come by themselves, too.
-        EventKind::Modify(ModifyKind::Name(RenameMode::Both)) if PER_DIRECTORY => return,
-        EventKind::Modify(ModifyKind::Name(RenameMode::From)) | EventKind::Remove(_) => Raw::Gone,
-        EventKind::Modify(ModifyKind::Name(_)) => Raw::MovedIn,
-        // Windows says no more than that something was modified.
-        EventKind::Modify(ModifyKind::Any) | EventKind::Any if !PER_DIRECTORY => Raw::MovedIn,
-        _ => return,
-    };
+    let number = event.tracker();
     for path in event.paths {
-        tell(raw(path));
+        tell(match event.kind {
+            EventKind::Create(CreateKind::Folder) => Raw::CreatedDir(path),
+            EventKind::Create(_) => Raw::Created(path),
+            EventKind::Modify(ModifyKind::Data(_)) => Raw::Modified(path),
+            EventKind::Access(AccessKind::Close(AccessMode::Write)) => Raw::Closed(path),
+            EventKind::Access(AccessKind::Open(_)) if path == Path::new(MARK) => Raw::MarkSeen,
+            EventKind::Remove(_) => Raw::Gone(path),
+            // Both halves of a rename come by themselves, too.
+            EventKind::Modify(ModifyKind::Name(RenameMode::Both)) if PER_DIRECTORY => return,
+            EventKind::Modify(ModifyKind::Name(RenameMode::From)) => Raw::MovedOut(path, number),
+            EventKind::Modify(ModifyKind::Name(_)) => Raw::MovedIn(path, number),
+            // Windows says no more than that something was modified.
+            EventKind::Modify(ModifyKind::Any) | EventKind::Any if !PER_DIRECTORY => {
+                Raw::MovedIn(path, None)
+            }
+            _ => return,
+        });
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::io::{self, Read};
-use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
 use std::time::{Duration, Instant};
 
 use socket2::{SockRef, TcpKeepalive};
@@ -14,6 +14,10 @@ use crate::credentials::Login;
 use crate::host::Host;
 use crate::path::RelPath;
 use crate::source::Source;
+
+/// Some servers refuse SIZE to an account that may well upload: with 550, as if nothing was there.
+/// So many in a row without an answer before are understood as that.
+const REFUSALS: u32 = 2;
 
 /// How long to wait for a server's last words.
 const FAREWELL: Duration = Duration::from_millis(500);
@@ -69,8 +73,66 @@ pub struct Welcome {
 pub struct Lore {
     /// It does not survive a STOR into a directory that is not there (FTPdLite): make it first.
     make_first: bool,
-    /// The directories that were made first.
-    made: HashSet<String>,
+    /// Whether SIZE tells what is stored; `None` as long as that is not known.
+    tells_size: Option<bool>,
+    /// How many SIZE of a file that must be there were refused since one was answered.
+    sizes_refused: u32,
+    /// It renames to a name that is taken only once that is deleted.
+    delete_first: bool,
+    /// It does not rename at all, or does not take temporary names.
+    pub cannot_rename: bool,
+    /// How many files in a row it took only under their own names.
+    in_place: u32,
+}
+
+impl Lore {
+    /// A refusal may have been of its moment: what follows from it is learnt anew.
+    pub fn begin_session(&mut self) {
+        if self.tells_size == Some(false) {
+            self.tells_size = None;
+            self.sizes_refused = REFUSALS - 1;
+        }
+    }
+
+    /// Whether it is known that SIZE tells what is stored.
+    pub fn tells_size(&self) -> bool {
+        self.tells_size == Some(true)
+    }
+
+    /// A file went out under a temporary name.
+    pub fn is_stored_by_renaming(&mut self) {
+        self.in_place = 0;
+    }
+
+    /// A file went out only under its own name; returns whether that is all that works there. Once
+    /// may be chance.
+    pub fn is_stored_in_place(&mut self) -> bool {
+        self.in_place += 1;
+        self.cannot_rename |= self.in_place > 1;
+        self.cannot_rename
+    }
+}
+
+/// What SIZE tells of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Size {
+    /// Its size in bytes.
+    Bytes(u64),
+    /// It is not there.
+    Missing,
+    /// Nothing.
+    Untold,
+}
+
+/// How a file is to be stored.
+#[derive(Clone, Copy, Debug)]
+pub struct Upload<'a> {
+    /// Under which path.
+    pub path: &'a RelPath,
+    /// First under this name, which is then renamed.
+    pub temporary: Option<&'a str>,
+    /// It was refused before.
+    pub again: bool,
 }
 
 /// A session that is logged in, in binary mode, in the directory where files are to go.
@@ -80,8 +142,8 @@ pub struct Session {
     /// The same socket as both of them have.
     socket: TcpStream,
     trace: Trace,
-    /// Whether SIZE tells what was stored; learned with the first answer.
-    tells_size: bool,
+    /// The directories that are known to be there.
+    dirs: HashSet<String>,
 }
 
 impl Session {
@@ -106,7 +168,7 @@ impl Session {
         let greeting = stream.get_welcome_msg().unwrap_or_default().as_bytes();
         let greeting = Reply::parse(greeting).map_or_else(String::new, |reply| reply.text);
         let wire = Wire::new(second, timeout);
-        let mut session = Self { stream, wire, socket, trace, tells_size: true };
+        let mut session = Self { stream, wire, socket, trace, dirs: HashSet::new() };
         let dir = session.log_in(login).and_then(|()| session.settle(dir));
         match dir {
             Ok(dir) => Ok((session, Welcome { greeting, dir })),
@@ -154,39 +216,38 @@ impl Session {
         Ok(quoted(&reply.text).filter(|_| reply.code == 257))
     }
 
-    /// Stores one file under its relative path, making its directories if it must, and has the
-    /// server confirm its size; returns the number of bytes.
+    /// Stores one file, making its directories if it must, and has the server confirm its size;
+    /// returns the number of bytes.
     ///
     /// # Errors
     /// See [`TransferError`].
     pub fn store(
         &mut self,
-        path: &RelPath,
+        upload: Upload,
         source: &mut Source,
         lore: &mut Lore,
         progress: &mut dyn FnMut(u64),
     ) -> Result<u64, TransferError> {
-        let name = prefixed(path.as_str());
-        if lore.make_first
-            && let Some(parent) = path.parent()
-            && !lore.made.contains(parent)
-        {
+        let Upload { path, temporary, again } = upload;
+        let target = prefixed(path.as_str());
+        let name = temporary.map_or(target.clone(), prefixed);
+        let is_there = path.parent().is_none_or(|parent| self.dirs.contains(parent));
+        if lore.make_first && !is_there {
             self.make_directories(path)?;
-            lore.made.insert(parent.to_owned());
         }
         let bytes = match self.wire.store(&name, source, &self.trace, progress) {
-            Err(refusal) if refusal.may_lack_directory() && path.parent().is_some() => {
+            Err(refusal)
+                if refusal.may_lack_directory()
+                    && path.parent().is_some()
+                    && (again || !is_there) =>
+            {
                 let made = self.make_directories(path)?;
                 match refusal {
                     TransferError::Reconnect(cause) if made => {
                         lore.make_first = true;
-                        lore.made.clear();
                         return Err(TransferError::Again(cause));
                     }
-                    TransferError::Reconnect(_) => {
-                        lore.made.clear();
-                        return Err(refusal);
-                    }
+                    TransferError::Reconnect(_) => return Err(refusal),
                     _ => {}
                 }
                 source.rewind().map_err(TransferError::Local)?;
@@ -194,7 +255,11 @@ impl Session {
             }
             result => result?,
         };
-        self.confirm(&name, bytes)?;
+        self.dirs.extend(path.parent().map(ToOwned::to_owned));
+        self.confirm(&name, bytes, lore)?;
+        if temporary.is_some() {
+            self.rename(&name, &target, lore)?;
+        }
         Ok(bytes)
     }
 
@@ -204,27 +269,146 @@ impl Session {
         let mut made = false;
         for dir in path.ancestors() {
             made |= self.command(&format!("MKD {}", prefixed(dir)))?.is_completion();
+            self.dirs.insert(dir.to_owned());
         }
         Ok(made)
     }
 
     /// A 226 can be a lie: a data connection that died looks like the end of the file.
-    fn confirm(&mut self, name: &str, bytes: u64) -> Result<(), TransferError> {
-        if !self.tells_size {
-            return Ok(());
-        }
-        let reply = self.command(&format!("SIZE {name}"))?;
-        if reply.code != 213 {
-            // Not known there (RFC 3659 is younger), or not allowed to this account.
-            self.tells_size = false;
-            return Ok(());
-        }
-        match reply.text.trim().parse::<u64>() {
-            Ok(stored) if stored != bytes => Err(TransferError::Reconnect(format!(
+    fn confirm(&mut self, name: &str, bytes: u64, lore: &mut Lore) -> Result<(), TransferError> {
+        match self.size_of(name, lore)? {
+            Size::Bytes(stored) if stored != bytes => Err(TransferError::Reconnect(format!(
                 "the server stored {stored} of {bytes} bytes"
             ))),
+            Size::Missing => Err(TransferError::Reconnect(
+                "the server said that it stored it, and does not have it".to_owned(),
+            )),
             _ => Ok(()),
         }
+    }
+
+    /// What the server has under this path.
+    ///
+    /// # Errors
+    /// See [`TransferError`]; an answer that leaves it open is a transient one.
+    pub fn size(&mut self, path: &RelPath, lore: &mut Lore) -> Result<Size, TransferError> {
+        self.size_of(&prefixed(path.as_str()), lore)
+    }
+
+    fn size_of(&mut self, name: &str, lore: &mut Lore) -> Result<Size, TransferError> {
+        if lore.tells_size == Some(false) {
+            return Ok(Size::Untold);
+        }
+        let reply = self.command(&format!("SIZE {name}"))?;
+        match (reply.code, reply.text.trim().parse()) {
+            (213, Ok(bytes)) => {
+                lore.tells_size = Some(true);
+                lore.sizes_refused = 0;
+                Ok(Size::Bytes(bytes))
+            }
+            (550, _) => {
+                lore.sizes_refused += u32::from(!lore.tells_size());
+                if lore.sizes_refused >= REFUSALS {
+                    lore.tells_size = Some(false);
+                    return Ok(Size::Untold);
+                }
+                Ok(Size::Missing)
+            }
+            // RFC 3659 is younger than many a server.
+            _ if reply.is_unknown_command() || reply.code == 213 => {
+                lore.tells_size = Some(false);
+                Ok(Size::Untold)
+            }
+            _ => Err(TransferError::refused(&reply)),
+        }
+    }
+
+    /// Renames over whatever has the new name, making directories if it must.
+    ///
+    /// # Errors
+    /// See [`TransferError`].
+    pub fn move_to(
+        &mut self,
+        from: &RelPath,
+        to: &RelPath,
+        lore: &mut Lore,
+    ) -> Result<(), TransferError> {
+        if to.parent().is_some_and(|parent| !self.dirs.contains(parent)) {
+            self.make_directories(to)?;
+        }
+        self.rename(&prefixed(from.as_str()), &prefixed(to.as_str()), lore)
+    }
+
+    fn rename(&mut self, from: &str, to: &str, lore: &mut Lore) -> Result<(), TransferError> {
+        if !lore.delete_first {
+            let reply = self.try_rename(from, to, lore)?;
+            if reply.is_completion() {
+                return Ok(());
+            }
+            if reply.code / 100 != 5 {
+                return Err(TransferError::refused(&reply));
+            }
+        }
+        // RFC 959 leaves open whether RNTO replaces a file.
+        let deleted = self.command(&format!("DELE {to}"))?;
+        let reply = self.try_rename(from, to, lore)?;
+        if !reply.is_completion() {
+            return Err(TransferError::refused(&reply));
+        }
+        lore.delete_first |= deleted.is_completion();
+        Ok(())
+    }
+
+    /// Returns the answer to RNTO. It follows only a good RNFR: FTPdLite ends the session otherwise.
+    fn try_rename(
+        &mut self,
+        from: &str,
+        to: &str,
+        lore: &mut Lore,
+    ) -> Result<Reply, TransferError> {
+        let reply = self.command(&format!("RNFR {from}"))?;
+        if reply.is_unknown_command() {
+            lore.cannot_rename = true;
+            return Err(TransferError::Transient(format!("it cannot rename files: {reply}")));
+        }
+        if !reply.is_intermediate() {
+            return Err(TransferError::refused(&reply));
+        }
+        Ok(self.command(&format!("RNTO {to}"))?)
+    }
+
+    /// Removes a file; returns whether it was there.
+    ///
+    /// # Errors
+    /// See [`TransferError`].
+    pub fn remove(&mut self, path: &RelPath, lore: &mut Lore) -> Result<bool, TransferError> {
+        let reply = self.delete(path.as_str())?;
+        if reply.is_completion() {
+            return Ok(true);
+        }
+        // No code says that there is no such file.
+        match reply.code {
+            550 if self.size(path, lore)? == Size::Missing => Ok(false),
+            550 if !lore.tells_size() => Ok(false),
+            _ => Err(TransferError::refused(&reply)),
+        }
+    }
+
+    /// Deletes this name.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub fn delete(&mut self, name: &str) -> Result<Reply, Broken> {
+        self.command(&format!("DELE {}", prefixed(name)))
+    }
+
+    /// Removes a directory if it is empty: servers refuse to if it is not. Returns whether it did.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub fn remove_directory(&mut self, dir: &str) -> Result<bool, Broken> {
+        self.dirs.remove(dir);
+        Ok(self.command(&format!("RMD {}", prefixed(dir)))?.is_completion())
     }
 
     /// Runs a command of the server's own (`SITE`); NUL in it is allowed.
@@ -238,6 +422,28 @@ impl Session {
     /// Whether the session still stands, as far as can be told without asking.
     pub fn is_quiet(&self) -> bool {
         self.wire.is_quiet()
+    }
+
+    /// Whether this computer still has the address that the session was made from.
+    pub fn is_at_home(&self) -> bool {
+        let address = self.socket.local_addr().map(|mut address| {
+            address.set_port(0);
+            address
+        });
+        let bound = address.and_then(UdpSocket::bind);
+        !bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
+    }
+
+    /// Asks for a sign of life within `patience`; what the answer is does not matter.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn probe(&mut self, patience: Duration) -> Result<(), Broken> {
+        let usual = self.socket.read_timeout()?;
+        self.socket.set_read_timeout(Some(patience))?;
+        let alive = self.keep_alive();
+        self.socket.set_read_timeout(usual)?;
+        alive
     }
 
     /// Asks for a sign of life; what the answer is does not matter.

@@ -1,0 +1,394 @@
+//! What a host is known to have, kept across runs: so that unchanged content is not sent again, and
+//! what was not delivered when the program was killed is not forgotten.
+//!
+//! A journal for each host, account and directory there, shared by all that send to it. The last
+//! record for a path counts:
+//!
+//! | record             | meaning                                                              |
+//! |--------------------|----------------------------------------------------------------------|
+//! | `= LEN HASH PATH`  | the host has this content, and nothing more is to be delivered       |
+//! | `! PATH`           | it is being changed there: what the host has is not known            |
+//! | `? PROJECT PATH`   | the file as it is in this project is to be delivered                 |
+//! | `- PATH`           | it is not to be delivered any more, or is no leftover                |
+//! | `~ PATH`           | a temporary name that may be left there                              |
+//!
+//! Records are appended in one write each, and end with a tab, which no path contains: what a crash
+//! left unfinished is not taken for a record. The journal is rewritten when nobody else uses it.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fmt::Write as _;
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::path::RelPath;
+
+/// What the first record of a journal begins with. The number changes with the format.
+const MAGIC: &str = "autoftp 1 ";
+
+/// A journal with this many more records than there are paths is rewritten.
+const WASTE: usize = 4096;
+
+/// A file's content, as far as it needs to be told from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Content {
+    /// Its size in bytes.
+    pub len: u64,
+    /// Its hash.
+    pub hash: u64,
+}
+
+/// One journal's records, as far as they matter here. Paths are kept as their hashes: a tree may
+/// have 50,000.
+#[derive(Debug, Default)]
+struct Records {
+    known: HashMap<u64, Content>,
+    /// Where reading goes on, in bytes.
+    read_to: u64,
+    /// How many were read.
+    count: usize,
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub struct Ledger {
+    records: Records,
+    journal: Journal,
+    /// Held while an upload runs, so that two processes do not write to one file there.
+    turn: Option<File>,
+    /// Held as long as the journal is in use.
+    _users: Option<File>,
+}
+
+/// Where records are appended.
+#[derive(Clone, Debug)]
+pub struct Journal {
+    file: Option<Arc<File>>,
+    /// Nothing could be written: what the file says cannot be relied on.
+    broken: Arc<AtomicBool>,
+    project: u64,
+}
+
+/// What an earlier run left to be done.
+#[derive(Debug, Default)]
+pub struct Unfinished {
+    /// Files that were to be delivered.
+    pub files: BTreeSet<RelPath>,
+    /// Temporary names that may be left on the server.
+    pub temporary: BTreeSet<String>,
+}
+
+/// Where the journals are: `$XDG_STATE_HOME/autoftp` (XDG Base Directory Specification), on Windows
+/// `%LOCALAPPDATA%\autoftp`.
+pub fn directory() -> Option<PathBuf> {
+    let from =
+        |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|dir| dir.is_absolute());
+    let home = || std::env::home_dir().filter(|home| home.is_absolute());
+    let local = if cfg!(windows) { from("LOCALAPPDATA") } else { None };
+    let dir = from("XDG_STATE_HOME").or(local).or_else(|| Some(home()?.join(".local/state")));
+    Some(dir?.join("autoftp"))
+}
+
+impl Ledger {
+    /// Opens the journal of `host`, which names the server, the account and the directory there,
+    /// for the project in `root`.
+    ///
+    /// # Errors
+    /// As the system says; [`Ledger::in_memory`] then does for one run.
+    pub fn open(dir: &Path, host: &str, root: &Path) -> io::Result<(Self, Unfinished)> {
+        let mut builder = DirBuilder::new();
+        builder.recursive(true);
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.create(dir)?;
+        let path = dir.join(file_name(host));
+        let beside = |suffix: &str| PathBuf::from(format!("{}.{suffix}", path.display()));
+        let users = open(&beside("users"))?;
+        let alone = match users.try_lock() {
+            Ok(()) => true,
+            Err(TryLockError::WouldBlock) => false,
+            Err(TryLockError::Error(error)) => return Err(error),
+        };
+        if !alone {
+            users.lock_shared()?;
+        }
+        let header = format!("{MAGIC}{host}\t\n");
+        let project = xxh3_64(root.as_os_str().as_encoded_bytes());
+        let text = read(&path)?;
+        let (mut unfinished, live) = survey(&text, project);
+        if !alone {
+            // Whoever else is there may be about to use it.
+            unfinished.temporary.clear();
+        } else if !text.starts_with(&header) {
+            // A new one, or one that we do not understand.
+            fs::write(&path, &header)?;
+            unfinished = Unfinished::default();
+        } else if text.lines().count() > 2 * live + WASTE {
+            let new = beside("new");
+            fs::write(&new, compacted(&text, &header))?;
+            fs::rename(&new, &path)?;
+        }
+        let file = open(&path)?;
+        if alone {
+            users.unlock()?;
+            users.lock_shared()?;
+        }
+        let journal = Journal { file: Some(Arc::new(file)), broken: Arc::default(), project };
+        if !alone && !text.starts_with(&header) {
+            return Err(io::Error::other("its format is another version's"));
+        }
+        if !text.is_empty() && !text.ends_with('\n') {
+            // What a crash cut off must not run into the next record.
+            journal.append("");
+        }
+        let turn = Some(open(&beside("turn"))?);
+        let mut ledger = Self { records: Records::default(), journal, turn, _users: Some(users) };
+        ledger.catch_up();
+        Ok((ledger, unfinished))
+    }
+
+    /// A ledger that ends with the program.
+    pub fn in_memory() -> Self {
+        let journal = Journal { file: None, broken: Arc::default(), project: 0 };
+        Self { records: Records::default(), journal, turn: None, _users: None }
+    }
+
+    /// For appending to the journal from elsewhere.
+    pub fn journal(&self) -> Journal {
+        self.journal.clone()
+    }
+
+    /// What the host has under this path, as far as it is known.
+    pub fn content(&mut self, path: &RelPath) -> Option<Content> {
+        self.catch_up();
+        self.records.known.get(&key(path.as_str())).copied()
+    }
+
+    /// The host now has this content.
+    pub fn is_stored(&mut self, path: &RelPath, content: Content) {
+        self.records.known.insert(key(path.as_str()), content);
+        self.journal.append(&format!("= {} {:016x} {path}", content.len, content.hash));
+    }
+
+    /// What the host has is not known from now on.
+    pub fn is_changing(&mut self, path: &RelPath) {
+        self.records.known.remove(&key(path.as_str()));
+        self.journal.append(&format!("! {path}"));
+    }
+
+    /// The file is not to be delivered any more; what the host has is what it had.
+    pub fn is_settled(&self, path: &RelPath) {
+        self.journal.append(&format!("- {path}"));
+    }
+
+    /// Tries to get the right to upload. Other processes that send to this host do not meanwhile.
+    pub fn take_turn(&self) -> bool {
+        !self
+            .turn
+            .as_ref()
+            .is_some_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+    }
+
+    /// Gives that right back.
+    pub fn end_turn(&self) {
+        if let Some(file) = &self.turn {
+            let _ = file.unlock();
+        }
+    }
+
+    /// Takes in what was appended since, by whomever: the order in the file is what counts.
+    fn catch_up(&mut self) {
+        let Some(file) = self.journal.file.as_deref() else { return };
+        if self.journal.broken.load(Ordering::Relaxed) || self.records.catch_up(file).is_ok() {
+            return;
+        }
+        self.records.known.clear();
+        self.journal.broken.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Records {
+    fn catch_up(&mut self, mut file: &File) -> io::Result<()> {
+        if file.metadata()?.len() <= self.read_to {
+            return Ok(());
+        }
+        file.seek(SeekFrom::Start(self.read_to))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        self.read_to += whole as u64;
+        for record in records(&String::from_utf8_lossy(&bytes[..whole])) {
+            self.count += 1;
+            match record {
+                Record::Stored(content, path) => drop(self.known.insert(key(path), content)),
+                Record::Changing(path) => drop(self.known.remove(&key(path))),
+                Record::Ordered(..) | Record::Settled(_) | Record::Temporary(_) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Journal {
+    /// The file is to be delivered.
+    pub fn is_ordered(&self, path: &RelPath) {
+        self.append(&format!("? {:016x} {path}", self.project));
+    }
+
+    /// A temporary name is about to come into being there.
+    pub fn may_be_left(&self, name: &str) {
+        self.append(&format!("~ {name}"));
+    }
+
+    /// A temporary name is gone from there.
+    pub fn is_gone(&self, name: &str) {
+        self.append(&format!("- {name}"));
+    }
+
+    fn append(&self, record: &str) {
+        let Some(mut file) = self.file.as_deref() else { return };
+        if self.broken.load(Ordering::Relaxed) {
+            return;
+        }
+        let line = if record.is_empty() { "\n".to_owned() } else { format!("{record}\t\n") };
+        if !matches!(file.write(line.as_bytes()), Ok(written) if written == line.len()) {
+            // A record is missing, so the others prove nothing: let nobody rely on them.
+            let _ = file.set_len(0);
+            self.broken.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A line of the journal.
+enum Record<'a> {
+    Stored(Content, &'a str),
+    Changing(&'a str),
+    Ordered(u64, &'a str),
+    Settled(&'a str),
+    Temporary(&'a str),
+}
+
+/// The records in a journal's text; what is none is left out.
+fn records(text: &str) -> impl Iterator<Item = Record<'_>> {
+    text.split('\n').filter_map(|line| {
+        let (kind, rest) = line.strip_suffix('\t')?.split_once(' ')?;
+        let hex = |text: &str| u64::from_str_radix(text, 16).ok();
+        match kind {
+            "=" => {
+                let (len, rest) = rest.split_once(' ')?;
+                let (hash, path) = rest.split_once(' ')?;
+                let content = Content { len: len.parse().ok()?, hash: hex(hash)? };
+                Some(Record::Stored(content, path))
+            }
+            "?" => {
+                rest.split_once(' ').and_then(|(by, path)| Some(Record::Ordered(hex(by)?, path)))
+            }
+            "!" => Some(Record::Changing(rest)),
+            "-" => Some(Record::Settled(rest)),
+            "~" => Some(Record::Temporary(rest)),
+            _ => None,
+        }
+    })
+}
+
+/// What is left to be done, and of how many paths something is known.
+fn survey(text: &str, project: u64) -> (Unfinished, usize) {
+    let mut files = BTreeSet::new();
+    let mut temporary = BTreeSet::new();
+    let mut paths = HashSet::new();
+    for record in records(text) {
+        match record {
+            Record::Ordered(by, path) if by == project => drop(files.insert(path)),
+            Record::Stored(_, path) => {
+                files.remove(path);
+                paths.insert(path);
+            }
+            Record::Settled(path) => {
+                files.remove(path);
+                temporary.remove(path);
+            }
+            Record::Temporary(path) => drop(temporary.insert(path)),
+            Record::Changing(_) | Record::Ordered(..) => {}
+        }
+    }
+    let live = paths.len() + files.len() + temporary.len();
+    let files = files.into_iter().filter_map(|path| RelPath::new(Path::new(path)).ok()).collect();
+    let temporary = temporary.into_iter().map(ToOwned::to_owned).collect();
+    (Unfinished { files, temporary }, live)
+}
+
+/// The same journal with only the records that count.
+fn compacted(text: &str, header: &str) -> String {
+    #[derive(Default)]
+    struct Entry {
+        content: Option<Content>,
+        ordered: BTreeSet<u64>,
+        temporary: bool,
+    }
+    let mut entries: HashMap<&str, Entry> = HashMap::new();
+    for record in records(text) {
+        match record {
+            Record::Stored(content, path) => {
+                entries.insert(path, Entry { content: Some(content), ..Entry::default() });
+            }
+            Record::Changing(path) => entries.entry(path).or_default().content = None,
+            Record::Ordered(by, path) => drop(entries.entry(path).or_default().ordered.insert(by)),
+            Record::Settled(path) => {
+                let entry = entries.entry(path).or_default();
+                entry.ordered.clear();
+                entry.temporary = false;
+            }
+            Record::Temporary(path) => entries.entry(path).or_default().temporary = true,
+        }
+    }
+    let mut new = header.to_owned();
+    for (path, entry) in entries {
+        // Writing to a String cannot fail.
+        if let Some(Content { len, hash }) = entry.content {
+            let _ = writeln!(new, "= {len} {hash:016x} {path}\t");
+        }
+        for by in entry.ordered {
+            let _ = writeln!(new, "? {by:016x} {path}\t");
+        }
+        if entry.temporary {
+            let _ = writeln!(new, "~ {path}\t");
+        }
+    }
+    new
+}
+
+fn key(path: &str) -> u64 {
+    xxh3_64(path.as_bytes())
+}
+
+/// The host's name, for a person who looks, and what tells it from its like.
+fn file_name(host: &str) -> String {
+    let name = host.rsplit('@').next().unwrap_or(host);
+    let name = name.split(['/', ':']).next().unwrap_or(name);
+    let name: String = (name.chars())
+        .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-'))
+        .take(60)
+        .collect();
+    format!("{}-{:016x}", name.trim_start_matches('.'), xxh3_64(host.as_bytes()))
+}
+
+/// Opens for reading and appending; only the person's own account may read it.
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).append(true).create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        Err(error) => Err(error),
+    }
+}
