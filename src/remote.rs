@@ -111,7 +111,7 @@ impl TransferError {
             550 | 553 => {
                 Self::Transient(said(" (may this account write there, and is there space left?)"))
             }
-            400..=499 => Self::Transient(said("")),
+            401..=499 => Self::Transient(said("")),
             532 => Self::Permanent(said(" (this account may not write: try another --user)")),
             500..=599 => Self::Permanent(said("")),
             _ => Self::Disconnected(format!("an answer that does not fit: {reply}")),
