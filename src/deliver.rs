@@ -118,6 +118,7 @@ pub fn start(
         draining: false,
         given_up: false,
         confirmed: HashSet::new(),
+        absent: HashSet::new(),
         last_writes: VecDeque::new(),
         lost: HashMap::new(),
         in_place_said: false,
@@ -164,6 +165,8 @@ struct Lane {
     /// The files that this session has stored, or has been told the size of. Forgotten with the
     /// session: a board may have lost its files when it comes back.
     confirmed: HashSet<RelPath>,
+    /// The files that this session has removed or renamed.
+    absent: HashSet<RelPath>,
     /// What was stored last, and when.
     last_writes: VecDeque<(RelPath, Instant)>,
     /// How often files that were stored were not there any more since they were saved.
@@ -337,7 +340,7 @@ impl Lane {
         };
         self.failures += 1;
         self.next_try = Instant::now() + retry;
-        self.confirmed.clear();
+        self.forget_session();
         self.tell(HostEvent::Disconnected { cause, retry, lost });
     }
 
@@ -456,6 +459,7 @@ impl Lane {
             return Ok(outcome);
         }
         // Whatever becomes of it, the server may not have the old content any more.
+        self.absent.remove(path);
         self.ledger.is_changing(path);
         let temporary = self.temporary(job);
         let started = Instant::now();
@@ -502,13 +506,7 @@ impl Lane {
         if self.config.filter.up_delete(path) {
             self.ledger.is_settled(path);
         } else {
-            self.ledger.is_stored(path, Content { len: bytes, hash: source.hash() });
-            self.confirmed.insert(path.clone());
-            self.last_writes.retain(|(other, _)| other != path);
-            self.last_writes.push_back((path.clone(), Instant::now()));
-            if self.last_writes.len() > LAST_WRITES {
-                self.last_writes.pop_front();
-            }
+            self.note_there(path, Content { len: bytes, hash: source.hash() });
         }
         if source.has_changed() {
             // It was written to while it was read: compare it with what was sent.
@@ -614,13 +612,9 @@ impl Lane {
             // Sending it will do, and the old name is removed by and by.
             Err(_) => return Ok(None),
         }
-        self.ledger.is_settled(&from);
-        self.forget_writes(&from);
-        self.emptied.extend(from.ancestors().map(ToOwned::to_owned));
+        self.note_gone(&from);
         let took = started.elapsed();
-        self.ledger.is_stored(path, content);
-        self.confirmed.insert(path.clone());
-        self.last_writes.push_back((path.clone(), Instant::now()));
+        self.note_there(path, content);
         Ok(Some(Outcome::Renamed { from, took }))
     }
 
@@ -628,7 +622,9 @@ impl Lane {
     fn attempt_removal(&mut self, job: &Job) -> Result<Outcome, TransferError> {
         let path = &job.path;
         // With the whole project out of sight, it is not the file that was deleted.
-        if !self.removals.contains(path) || !self.config.root.is_dir() {
+        let is_to_go = self.removals.contains(path) && !self.absent.contains(path);
+        if !is_to_go || !self.config.root.is_dir() {
+            self.removals.remove(path);
             return Ok(self.settled(job, Outcome::Vanished));
         }
         if self.config.dry_run {
@@ -641,15 +637,29 @@ impl Lane {
         self.ledger.is_changing(path);
         let was_there = session.remove(path, &mut self.lore)?;
         self.removals.remove(path);
-        self.ledger.is_settled(path);
-        self.forget_writes(path);
-        self.emptied.extend(path.ancestors().map(ToOwned::to_owned));
+        self.note_gone(path);
         Ok(if was_there { Outcome::Removed } else { Outcome::Vanished })
     }
 
-    fn forget_writes(&mut self, path: &RelPath) {
+    /// The file is not there any more.
+    fn note_gone(&mut self, path: &RelPath) {
+        self.ledger.is_settled(path);
         self.confirmed.remove(path);
+        self.absent.insert(path.clone());
         self.last_writes.retain(|(other, _)| other != path);
+        self.emptied.extend(path.ancestors().map(ToOwned::to_owned));
+    }
+
+    /// The file is there, with this content.
+    fn note_there(&mut self, path: &RelPath, content: Content) {
+        self.ledger.is_stored(path, content);
+        self.absent.remove(path);
+        self.confirmed.insert(path.clone());
+        self.last_writes.retain(|(other, _)| other != path);
+        self.last_writes.push_back((path.clone(), Instant::now()));
+        if self.last_writes.len() > LAST_WRITES {
+            self.last_writes.pop_front();
+        }
     }
 
     /// Does one of the things that can wait until nothing is to be sent; returns whether there was
@@ -743,7 +753,12 @@ impl Lane {
             self.next_try += backoff::delay(self.failures);
         }
         self.failures += 1;
+        self.forget_session();
+    }
+
+    fn forget_session(&mut self) {
         self.confirmed.clear();
+        self.absent.clear();
     }
 
     fn try_later(&mut self, job: Job, cause: String) {

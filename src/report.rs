@@ -587,7 +587,7 @@ fn seconds(time: Duration) -> String {
 }
 
 /// `1 file`, `2 files`.
-pub fn count(n: impl Display + PartialEq + From<u8>, what: &str) -> String {
+pub fn count(n: impl Copy + Display + PartialEq + From<u8>, what: &str) -> String {
     let ending = if n == 1.into() { "" } else { "s" };
     format!("{n} {what}{ending}")
 }
