@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -381,8 +382,12 @@ impl Tree {
             for entry in entries.flatten() {
                 match entry.file_type() {
                     Ok(kind) if kind.is_dir() => pending.push(entry.path()),
-                    Ok(kind) if kind.is_file() || kind.is_symlink() => {
-                        self.found(&entry.path(), scan)?;
+                    // Asked of the open directory, a file's state costs half as much.
+                    Ok(kind) if kind.is_file() => {
+                        self.found(&entry.path(), scan, |_| entry.metadata())?;
+                    }
+                    Ok(kind) if kind.is_symlink() => {
+                        self.found(&entry.path(), scan, |path| fs::metadata(path))?;
                     }
                     _ => {}
                 }
@@ -406,7 +411,26 @@ impl Tree {
     }
 
     /// A scan came upon a file.
-    fn found(&mut self, path: &Path, scan: Scan) -> Result<(), End> {
+    fn found(
+        &mut self,
+        path: &Path,
+        scan: Scan,
+        state: impl Fn(&Path) -> io::Result<fs::Metadata>,
+    ) -> Result<(), End> {
+        let scans = self.scans;
+        let look = || state(path).ok().filter(fs::Metadata::is_file).map(|file| Stamp::of(&file));
+        let is_news = |known: Option<Stamp>, now: Stamp| {
+            scan == Scan::Compare && (known != Some(now) || now.is_fresh(SystemTime::now()))
+        };
+        // Most files of a large tree are known and unchanged: those are to cost next to nothing.
+        let entry = within(&self.config.root, path).and_then(|rel| self.snapshot.get_mut(rel));
+        if let Some((known, seen_by)) = entry {
+            let Some(stamp) = look() else { return Ok(()) };
+            if !is_news(Some(*known), stamp) {
+                (*known, *seen_by) = (stamp, scans);
+                return Ok(());
+            }
+        }
         let rel = match self.relative(path) {
             Ok(rel) => rel,
             Err(_) if scan == Scan::Baseline => return Ok(()),
@@ -415,19 +439,12 @@ impl Tree {
         if matches!(self.config.filter.verdict(&rel), Verdict::Ignored(_)) {
             return Ok(());
         }
-        let Ok(metadata) = fs::metadata(path) else {
-            return Ok(());
-        };
-        if !metadata.is_file() {
-            return Ok(());
+        let Some(stamp) = look() else { return Ok(()) };
+        let known = self.snapshot.insert(rel.clone(), (stamp, scans)).map(|(known, _)| known);
+        if is_news(known, stamp) {
+            self.send(Seen::Change(rel, Signal::Found))?;
         }
-        let stamp = Stamp::of(&metadata);
-        let known = self.snapshot.insert(rel.clone(), (stamp, self.scans));
-        let same = known.is_some_and(|(known, _)| known == stamp);
-        if scan == Scan::Baseline || (same && !stamp.is_fresh(SystemTime::now())) {
-            return Ok(());
-        }
-        self.send(Seen::Change(rel, Signal::Found))
+        Ok(())
     }
 
     /// A name came into being; what for is not known yet.
@@ -440,7 +457,7 @@ impl Tree {
         }
         // Links come into being complete, and nothing more is heard of them.
         if metadata.is_symlink() || has_links(&metadata) {
-            return self.found(path, Scan::Compare);
+            return self.found(path, Scan::Compare, |path| fs::metadata(path));
         }
         self.tell(path, Signal::Created)
     }
@@ -624,6 +641,11 @@ fn sort(event: notify::Result<notify::Event>, tell: &mut dyn FnMut(Raw)) {
             _ => return,
         });
     }
+}
+
+/// A path within the watched directory, as a [`RelPath`] would have it.
+fn within<'a>(root: &Path, path: &'a Path) -> Option<&'a str> {
+    Some(path.to_str()?.strip_prefix(root.to_str()?)?.trim_start_matches('/'))
 }
 
 /// What helps when the system gives us nothing to watch with.
