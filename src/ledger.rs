@@ -49,8 +49,6 @@ struct Records {
     known: HashMap<u64, Content>,
     /// Where reading goes on, in bytes.
     read_to: u64,
-    /// How many were read.
-    count: usize,
 }
 
 /// See the [module](self).
@@ -222,7 +220,6 @@ impl Records {
         let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
         self.read_to += whole as u64;
         for record in records(&String::from_utf8_lossy(&bytes[..whole])) {
-            self.count += 1;
             match record {
                 Record::Stored(content, path) => drop(self.known.insert(key(path), content)),
                 Record::Changing(path) => drop(self.known.remove(&key(path))),
@@ -390,5 +387,156 @@ fn read(path: &Path) -> io::Result<String> {
         Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOST: &str = "ftp://me@board:21/";
+
+    struct Place {
+        dir: tempfile::TempDir,
+    }
+
+    impl Place {
+        fn new() -> Self {
+            Self { dir: tempfile::tempdir().expect("a directory") }
+        }
+
+        /// Opens the journal for this project; returns also what is left to be done.
+        fn open(&self, project: &str) -> (Ledger, Vec<String>, Vec<String>) {
+            let opened = Ledger::open(&self.dir.path().join("state"), HOST, Path::new(project));
+            let (ledger, left) = opened.expect("a ledger");
+            let files = left.files.iter().map(ToString::to_string).collect();
+            (ledger, files, left.temporary.into_iter().collect())
+        }
+
+        fn journal(&self) -> PathBuf {
+            self.dir.path().join("state").join(file_name(HOST))
+        }
+    }
+
+    fn rel(path: &str) -> RelPath {
+        RelPath::new(Path::new(path)).expect("a good path")
+    }
+
+    fn content(hash: u64) -> Content {
+        Content { len: 7, hash }
+    }
+
+    #[test]
+    fn what_is_stored_is_remembered_until_it_changes() {
+        let place = Place::new();
+        let (mut ledger, ..) = place.open("/p");
+        ledger.is_stored(&rel("a b/ü.py"), content(1));
+        ledger.is_stored(&rel("b"), content(2));
+        ledger.is_changing(&rel("b"));
+        drop(ledger);
+        let (mut ledger, ..) = place.open("/q");
+        assert_eq!(ledger.content(&rel("a b/ü.py")), Some(content(1)));
+        assert_eq!(ledger.content(&rel("b")), None);
+    }
+
+    #[test]
+    fn two_processes_know_the_same() {
+        let place = Place::new();
+        let (mut one, ..) = place.open("/p");
+        let (mut two, ..) = place.open("/q");
+        one.is_stored(&rel("a"), content(1));
+        assert_eq!(two.content(&rel("a")), Some(content(1)));
+        two.is_stored(&rel("a"), content(2));
+        assert_eq!(one.content(&rel("a")), Some(content(2)), "the order in the file counts");
+        assert!(one.take_turn());
+        assert!(!two.take_turn());
+        one.end_turn();
+        assert!(two.take_turn());
+    }
+
+    #[test]
+    fn what_was_not_delivered_is_left_to_the_same_project() {
+        let place = Place::new();
+        let (mut ledger, ..) = place.open("/p");
+        for name in ["sent", "under way", "settled"] {
+            ledger.journal().is_ordered(&rel(name));
+        }
+        ledger.is_changing(&rel("under way"));
+        ledger.is_stored(&rel("sent"), content(1));
+        ledger.is_settled(&rel("settled"));
+        ledger.journal().may_be_left("lib/.tmp");
+        ledger.journal().may_be_left(".tmp");
+        ledger.journal().is_gone(".tmp");
+        let (other, files, temporary) = place.open("/p");
+        assert_eq!(files, ["under way"]);
+        assert!(temporary.is_empty(), "the other process may be using it");
+        drop((ledger, other));
+        assert_eq!(place.open("/q").1, [""; 0]);
+        let (_, files, temporary) = place.open("/p");
+        assert_eq!((files, temporary), (vec!["under way".to_owned()], vec!["lib/.tmp".to_owned()]));
+    }
+
+    #[test]
+    fn what_a_crash_cut_off_is_no_record() {
+        let whole = "= 7 0000000000000001 lib/main.py\t\n";
+        for cut in 1..whole.len() - 1 {
+            let place = Place::new();
+            drop(place.open("/p"));
+            let mut text = fs::read_to_string(place.journal()).expect("a journal");
+            text.push_str(&whole[..cut]);
+            fs::write(place.journal(), text).expect("written");
+            let (mut ledger, ..) = place.open("/p");
+            ledger.is_stored(&rel("next"), content(2));
+            drop(ledger);
+            let (mut ledger, ..) = place.open("/p");
+            let all = whole[..cut].ends_with('\t');
+            assert_eq!(ledger.content(&rel("lib/main.py")), all.then(|| content(1)), "{cut}");
+            assert_eq!(ledger.content(&rel("lib/m")), None, "{cut}");
+            assert_eq!(ledger.content(&rel("next")), Some(content(2)), "{cut}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_is_begun_anew() {
+        for text in ["autoftp 2 ftp://me@board:21/\t\n= 7 1 a\t\n", "\0\u{fffd}", "= 7 1 a\t\n"] {
+            let place = Place::new();
+            drop(place.open("/p"));
+            fs::write(place.journal(), text).expect("written");
+            let (mut ledger, ..) = place.open("/p");
+            assert_eq!(ledger.content(&rel("a")), None);
+            ledger.is_stored(&rel("a"), content(3));
+            drop(ledger);
+            assert_eq!(place.open("/p").0.content(&rel("a")), Some(content(3)));
+        }
+    }
+
+    #[test]
+    fn a_long_journal_is_rewritten_with_what_counts() {
+        let place = Place::new();
+        let (mut ledger, ..) = place.open("/p");
+        for hash in 0..WASTE as u64 {
+            ledger.is_changing(&rel("a"));
+            ledger.is_stored(&rel("a"), content(hash));
+        }
+        ledger.journal().is_ordered(&rel("b"));
+        ledger.journal().may_be_left(".tmp");
+        drop(ledger);
+        let before = fs::metadata(place.journal()).expect("a journal").len();
+        let (mut ledger, files, temporary) = place.open("/p");
+        assert!(fs::metadata(place.journal()).expect("a journal").len() < before / 100);
+        assert_eq!(ledger.content(&rel("a")), Some(content(WASTE as u64 - 1)));
+        assert_eq!((files.len(), temporary.len()), (1, 1));
+        drop(ledger);
+        let (mut ledger, files, temporary) = place.open("/p");
+        assert_eq!(ledger.content(&rel("a")), Some(content(WASTE as u64 - 1)));
+        assert_eq!((files.len(), temporary.len()), (1, 1), "nor does it lose any in that");
+    }
+
+    #[test]
+    fn file_names_tell_hosts_apart_and_nothing_secret() {
+        let name = file_name("ftp://me@../../etc:21/dir");
+        assert!(!name.contains('/') && !name.starts_with('.'), "{name}");
+        assert_ne!(file_name("ftp://a@h:21/"), file_name("ftp://b@h:21/"));
+        assert!(file_name(HOST).starts_with("board-"));
     }
 }

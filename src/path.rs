@@ -146,4 +146,18 @@ mod tests {
         assert_eq!(path.ancestors().collect::<Vec<_>>(), ["a", "a/b"]);
         assert_eq!(rel("c.py").expect("a good path").ancestors().count(), 0);
     }
+
+    #[test]
+    fn moves() {
+        let good = |path| rel(path).expect("a good path");
+        assert!(path_is_beneath("a/b/c.py", "a/b") && path_is_beneath("a/b/c.py", "a"));
+        assert!(!path_is_beneath("a/b", "a/b") && !path_is_beneath("a/bc", "a/b"));
+        assert_eq!(good("a/b/c.py").moved(&good("a/b"), &good("x")), Some(good("x/c.py")));
+        assert_eq!(good("a").moved(&good("a"), &good("b/c")), Some(good("b/c")));
+        assert_eq!(good("ab").moved(&good("a"), &good("x")), None);
+    }
+
+    fn path_is_beneath(path: &str, dir: &str) -> bool {
+        rel(path).expect("a good path").is_beneath(&rel(dir).expect("a good path"))
+    }
 }
