@@ -11,8 +11,9 @@ const LONG_ABOUT: &str = "\
 Watches this directory and sends every saved file to an FTP server at once.
 
 Each save goes out over one session that is kept alive and made again when it breaks. \
-Directories are created on the server as needed; nothing is ever removed there. Files that \
-change while the server is away are sent when it is back, the newest content once.";
+Directories are created on the server as needed; nothing is removed there, unless --mirror asks \
+for it. Files that change while the server is away are sent when it is back, the newest content \
+once; what the server has already is not sent again.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -22,6 +23,7 @@ Examples:
                                               compile each *.py, send what comes out
   autoftp ftp://me@nas:2121/projects/site -p '*'
   autoftp 192.168.4.1 192.168.4.2             two boards at once
+  autoftp esp32.local --once                  send what is not there yet, and end
 
 Settings can stand in a file named .autoftp in the directory, a 'key: value' a line, where the
 keys are the long options' names.

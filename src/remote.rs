@@ -126,6 +126,17 @@ impl TransferError {
         }
     }
 
+    /// Says of a refusal what was refused.
+    pub fn of(self, what: &str) -> Self {
+        let said = |cause: String| format!("{what}: {cause}");
+        match self {
+            Self::Transient(cause) => Self::Transient(said(cause)),
+            Self::Reconnect(cause) => Self::Reconnect(said(cause)),
+            Self::Permanent(cause) => Self::Permanent(said(cause)),
+            other => other,
+        }
+    }
+
     /// Whether the cause may be that the file's directory is not there.
     fn may_lack_directory(&self) -> bool {
         matches!(self, Self::Permanent(_) | Self::Transient(_) | Self::Reconnect(_))

@@ -208,6 +208,9 @@ impl Printer {
             self.setting("process", &format!("{pattern}: {}", script.join(" ")));
         }
         self.setting("delete", &rules.up_delete.join(", "));
+        if config.mirror {
+            self.state("mirror", "what is removed or renamed here is there, too");
+        }
         if let Some(command) = &config.remote_command {
             let when = match rules.remote_match.as_slice() {
                 [] => String::new(),
