@@ -43,7 +43,8 @@ const LOST_TRIES: u32 = 3;
 /// A burst is over when nothing has been ordered or sent for this long.
 const BURST_ENDS: Duration = Duration::from_millis(50);
 
-/// When the clock on the wall went on for so much longer than ours, the machine was asleep.
+/// When the clock on the wall went on for so much longer than ours, or we woke so late, the machine
+/// was asleep.
 const SLEPT: Duration = Duration::from_secs(5);
 
 /// How long a session may take to answer after the machine was asleep.
@@ -182,7 +183,6 @@ impl Lane {
             if self.draining && !self.can_go_on(now) {
                 break;
             }
-            self.look_at_the_clocks();
             if self.session.is_none() && now >= self.next_try {
                 self.connect();
             }
@@ -198,7 +198,10 @@ impl Lane {
                     continue;
                 }
             }
-            match self.orders.recv_deadline(self.wake_time()) {
+            let wake_time = self.wake_time();
+            let order = self.orders.recv_deadline(wake_time);
+            self.look_at_the_clocks(wake_time);
+            match order {
                 Ok(order) => self.take_order(order),
                 Err(RecvTimeoutError::Timeout) => self.keep_alive(),
                 Err(RecvTimeoutError::Disconnected) => break,
@@ -270,21 +273,23 @@ impl Lane {
         }
     }
 
-    /// A session that was left alone while the machine slept may be gone without a word: asks it,
-    /// and does not wait for long.
-    fn look_at_the_clocks(&mut self) {
+    /// A session that was left alone while the machine slept, or while we were stopped, may be gone
+    /// without a word: asks it, and does not wait for long.
+    fn look_at_the_clocks(&mut self, wake_time: Instant) {
         let (then, wall_then) = self.clocks;
         self.clocks = (Instant::now(), SystemTime::now());
         let passed = self.clocks.0 - then;
         let on_the_wall = self.clocks.1.duration_since(wall_then).unwrap_or_default();
-        if on_the_wall.saturating_sub(passed) < SLEPT {
+        if on_the_wall.saturating_sub(passed) < SLEPT && self.clocks.0 < wake_time + SLEPT {
             return;
         }
         self.next_try = self.clocks.0;
         let Some(session) = &mut self.session else {
             return;
         };
-        if !session.is_at_home() || !session.is_quiet() || session.probe(AWAKE).is_err() {
+        if session.is_at_home() && session.is_quiet() && session.probe(AWAKE).is_ok() {
+            self.last_heard = self.clocks.0;
+        } else {
             self.lose_session("this computer was asleep".to_owned());
         }
     }
