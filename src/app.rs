@@ -68,6 +68,7 @@ pub fn run(config: Config) -> Result<Exit> {
     let mut app = App {
         settling: Queue::new(Timing::NATIVE),
         scripts: Scripts::new(config.clone(), event_sender),
+        sync: if config.sync { Sync::Listing } else { Sync::Done },
         config,
         hosts,
         tickets: 0,
@@ -75,8 +76,8 @@ pub fn run(config: Config) -> Result<Exit> {
         said: HashSet::new(),
         stage: Stage::Running,
         is_stopped: false,
-        is_listed: false,
         unprocessed: BTreeSet::new(),
+        wiped: Wiped::No,
         renames: Vec::new(),
         watch,
         reporter,
@@ -124,11 +125,34 @@ enum Stage {
     Draining(Instant),
 }
 
+/// How far the look at all files is. First the scripts run, then what they leave is sent, too.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sync {
+    /// The list of files is awaited that scripts may have to be run on.
+    Listing,
+    /// They run.
+    Processing,
+    /// The list of files is awaited that are to be sent.
+    ListingAgain,
+    /// It is over; hosts may ask for one of their own.
+    Done,
+}
+
 /// How long to wait for changes that were made before Ctrl-C.
 const FLUSH: Duration = Duration::from_millis(300);
 
 /// How long to wait for lanes that have no session: they may be in the midst of connecting.
 const GRACE: Duration = Duration::from_millis(300);
+
+/// Whether several files had just gone when none was left, and none has come since.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wiped {
+    No,
+    /// So many.
+    Of(usize),
+    /// The person knows.
+    Said,
+}
 
 struct App {
     config: Arc<Config>,
@@ -143,10 +167,11 @@ struct App {
     stage: Stage,
     /// Whether the person wants the program to end.
     is_stopped: bool,
-    /// Whether, with `--sync`, all files have been ordered.
-    is_listed: bool,
+    /// How far the look at all files is that `--sync` asks for.
+    sync: Sync,
     /// The files whose script failed last.
     unprocessed: BTreeSet<RelPath>,
+    wiped: Wiped,
     /// What was renamed lately, if that matters: from, to, and when.
     renames: Vec<(RelPath, RelPath, Instant)>,
     watch: Watch,
@@ -231,9 +256,19 @@ impl App {
 
     /// The way to the end, a stage at a time.
     fn advance(&mut self, now: Instant) {
+        if self.sync == Sync::Processing && self.scripts.is_done() {
+            self.watch.list();
+            self.sync = Sync::ListingAgain;
+        }
+        if self.settling.is_empty() && self.scripts.is_done() {
+            for id in 0..self.hosts.len() {
+                let said = self.hosts[id].end_burst();
+                self.show_host(id, said);
+            }
+        }
         match self.stage {
             // With --once, and all done as far as is known: it ends as after Ctrl-C.
-            Stage::Running if self.config.once && self.is_listed && self.is_calm() => {
+            Stage::Running if self.config.once && self.sync == Sync::Done && self.is_calm() => {
                 self.stage = Stage::Stopping(now + self.config.timeout);
                 self.advance(now);
             }
@@ -275,10 +310,22 @@ impl App {
             _ if matches!(self.stage, Stage::Draining(_)) => return,
             Seen::Renamed { from, to } => return self.take_rename(from, to),
             Seen::Listing(files) => return self.take_listing(files),
+            Seen::Emptied => {
+                let selected =
+                    |path: &&RelPath| self.config.filter.verdict(path) == Verdict::Upload;
+                self.wiped = match self.settling.gone().filter(selected).count() {
+                    0 | 1 => Wiped::No,
+                    files => Wiped::Of(files),
+                };
+                return;
+            }
             Seen::Change(path, signal) => (path, signal),
         };
         match self.config.filter.verdict(&path) {
             Verdict::Upload | Verdict::Process(_) => {
+                if signal != Signal::Gone {
+                    self.wiped = Wiped::No;
+                }
                 self.settling.observe(path, signal, Instant::now());
             }
             Verdict::Ignored(Why::Own) if path.as_str() == config::FILE => {
@@ -303,6 +350,19 @@ impl App {
         }
     }
 
+    /// Whether files have gone only because all have, and none has come since. That is rather a
+    /// disk that was taken away, or a clean slate, than files that are not wanted there any more.
+    fn is_wiped(&mut self) -> bool {
+        if let Wiped::Of(files) = self.wiped {
+            self.wiped = Wiped::Said;
+            self.show(Event::Notice(format!(
+                "all files have gone at once ({}), so none is removed there",
+                count(files, "file")
+            )));
+        }
+        self.wiped == Wiped::Said
+    }
+
     /// What the file was named before, if it was renamed just now.
     fn renamed_from(&self, path: &RelPath) -> Option<RelPath> {
         let from = |(from, to, _): &(RelPath, RelPath, _)| path.moved(to, from);
@@ -313,34 +373,34 @@ impl App {
     /// have lost some.
     fn take_listing(&mut self, files: Vec<(RelPath, u64)>) {
         let now = Instant::now();
-        let is_first = !self.is_listed;
-        self.is_listed = true;
-        for host in self.hosts.iter_mut().filter(|_| is_first) {
-            host.begin_sync();
-        }
-        for (path, len) in files {
-            match self.config.filter.verdict(&path) {
-                Verdict::Upload => {
-                    self.tickets += 1;
-                    let class = match Class::of(&path) {
-                        Class::Saved => Class::Background,
-                        class => class,
-                    };
-                    let hosts = self.hosts.iter_mut();
-                    for host in hosts.filter(|host| host.is_syncing() && !host.expects(&path)) {
-                        host.upload(path.clone(), self.tickets, class, None, || len);
-                    }
+        if self.sync == Sync::Listing {
+            for (path, _) in &files {
+                if let Verdict::Process(_) = self.config.filter.verdict(path) {
+                    self.scripts.submit(path.clone(), true, now);
                 }
-                Verdict::Process(_) if is_first => self.scripts.submit(path, now),
-                _ => {}
+            }
+            if !self.scripts.is_done() {
+                self.sync = Sync::Processing;
+                return;
             }
         }
-        let ids: Vec<HostId> = (0..self.hosts.len())
-            .filter(|&id| self.hosts[id].is_syncing() && self.hosts[id].expected() == 0)
-            .collect();
-        for id in ids {
-            let said = self.hosts[id].end_burst();
-            self.show_host(id, said);
+        if self.sync != Sync::Done {
+            self.hosts.iter_mut().for_each(Books::begin_sync);
+        }
+        self.sync = Sync::Done;
+        for (path, len) in files {
+            if self.config.filter.verdict(&path) != Verdict::Upload {
+                continue;
+            }
+            self.tickets += 1;
+            let class = match Class::of(&path) {
+                Class::Saved => Class::Background,
+                class => class,
+            };
+            let hosts = self.hosts.iter_mut();
+            for host in hosts.filter(|host| host.is_syncing() && !host.expects(&path)) {
+                host.upload(path.clone(), self.tickets, class, None, || len);
+            }
         }
     }
 
@@ -379,7 +439,9 @@ impl App {
                 Verdict::Upload if job.phase == Phase::Gone => self.remove(&job.path),
                 _ if job.phase == Phase::Gone => {}
                 Verdict::Upload => self.order(&job.path),
-                Verdict::Process(_) => self.scripts.submit(job.path, now),
+                Verdict::Process(_) => {
+                    self.scripts.submit(job.path, job.phase != Phase::Found, now);
+                }
                 Verdict::Ignored(_) => {}
             }
         }
@@ -397,7 +459,7 @@ impl App {
 
     fn remove(&mut self, path: &RelPath) {
         // What is deleted here after it was sent is to stay there.
-        if !self.config.mirror || self.config.filter.up_delete(path) {
+        if !self.config.mirror || self.config.filter.up_delete(path) || self.is_wiped() {
             return;
         }
         self.tickets += 1;

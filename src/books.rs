@@ -167,11 +167,14 @@ impl Books {
             Outcome::Vanished => {}
             _ => burst.sent += 1,
         }
-        if self.outstanding.is_empty() { self.end_burst() } else { self.progress() }
+        self.progress()
     }
 
-    /// The burst is over as far as its orders go.
+    /// Ends the burst if all of it is settled; returns what there is to say of it.
     pub fn end_burst(&mut self) -> Vec<HostEvent> {
+        if !self.outstanding.is_empty() {
+            return Vec::new();
+        }
         let Some(Burst { syncs, files, bytes, sent, unchanged, failed, begun, shown }) =
             self.burst.take()
         else {
@@ -191,7 +194,8 @@ impl Books {
         let Some(Burst { begun, shown, files, bytes, .. }) = &mut self.burst else {
             return Vec::new();
         };
-        if begun.elapsed() < WORTH_A_BAR || shown.elapsed() < BAR_STEP {
+        let is_short = begun.elapsed() < WORTH_A_BAR || files.1 < files.0 + 2;
+        if (is_short && begun == shown) || shown.elapsed() < BAR_STEP {
             return Vec::new();
         }
         *shown = Instant::now();

@@ -111,6 +111,7 @@ pub fn start(
         leftovers: unfinished.temporary.clone(),
         emptied: BTreeSet::new(),
         command_due: None,
+        waiting: None,
         last_work: now,
         last_heard: now,
         clocks: (now, SystemTime::now()),
@@ -166,6 +167,8 @@ struct Lane {
     emptied: BTreeSet<String>,
     /// With `--remote-once`, the file whose remote command is due when the burst is over.
     command_due: Option<RelPath>,
+    /// Since when another process has been sending to the same place.
+    waiting: Option<Instant>,
     /// When something was ordered or delivered last.
     last_work: Instant,
     last_heard: Instant,
@@ -207,7 +210,7 @@ impl Lane {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        while self.session.is_some() && self.tidy(Instant::now() + BURST_ENDS) {}
+        while self.session.is_some() && self.tidy(Instant::now()) {}
         if let Some(session) = self.session.take() {
             session.quit();
         }
@@ -252,9 +255,18 @@ impl Lane {
         let Some(_) = &self.session else {
             return self.next_try;
         };
-        let burst_ends = self.command_due.as_ref().map(|_| self.last_work + BURST_ENDS);
+        let burst_ends = self.command_due.as_ref().map(|_| self.burst_ends());
         let times = [self.queue.next_due(), burst_ends];
         times.into_iter().flatten().fold(self.last_heard + KEEPALIVE, Instant::min)
+    }
+
+    /// When the burst is over, as far as can be seen now: what is tried again belongs to it, too.
+    fn burst_ends(&self) -> Instant {
+        let lull = match self.queue.is_empty() {
+            true => BURST_ENDS,
+            false => Timing::SETTLED.patience,
+        };
+        self.last_work + lull
     }
 
     fn keep_alive(&mut self) {
@@ -372,9 +384,15 @@ impl Lane {
     }
 
     fn deliver(&mut self, job: Job) {
+        let now = Instant::now();
         if !self.config.dry_run && !self.ledger.take_turn() {
-            return self.queue.retry(job, Instant::now() + OTHER_PROCESS);
+            // It may have been stopped in the midst of it.
+            let since = *self.waiting.get_or_insert(now);
+            if now - since < self.config.timeout {
+                return self.queue.retry(job, now + OTHER_PROCESS);
+            }
         }
+        self.waiting = None;
         let outcome = self.attempt(&job);
         self.ledger.end_turn();
         match outcome {
@@ -422,7 +440,7 @@ impl Lane {
     /// Does one of the things that can wait until nothing is to be sent; returns whether there was
     /// one.
     fn tidy(&mut self, now: Instant) -> bool {
-        if now >= self.last_work + BURST_ENDS
+        if (now >= self.burst_ends() || self.draining)
             && let Some(path) = self.command_due.take()
         {
             self.remote_command(&path);

@@ -22,6 +22,8 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -112,7 +114,7 @@ impl Ledger {
             Err(TryLockError::Error(error)) => return Err(error),
         };
         if !alone {
-            users.lock_shared()?;
+            lock_shared(&users)?;
         }
         let header = format!("{MAGIC}{host}\t\n");
         let project = xxh3_64(root.as_os_str().as_encoded_bytes());
@@ -130,11 +132,12 @@ impl Ledger {
             fs::write(&new, compacted(&text, &header))?;
             fs::rename(&new, &path)?;
         }
-        let file = open(&path)?;
         if alone {
             users.unlock()?;
-            users.lock_shared()?;
+            lock_shared(&users)?;
         }
+        // Only now: somebody else may have rewritten it in between.
+        let file = open(&path)?;
         let journal = Journal { file: Some(Arc::new(file)), broken: Arc::default(), project };
         if !alone && !text.starts_with(&header) {
             return Err(io::Error::other("its format is another version's"));
@@ -371,6 +374,24 @@ fn file_name(host: &str) -> String {
         .take(60)
         .collect();
     format!("{}-{:016x}", name.trim_start_matches('.'), xxh3_64(host.as_bytes()))
+}
+
+/// Waits for whoever rewrites the journal, which takes a moment.
+fn lock_shared(users: &File) -> io::Result<()> {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let begun = Instant::now();
+    loop {
+        match users.try_lock_shared() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) if begun.elapsed() < PATIENCE => {
+                thread::sleep(Duration::from_millis(10));
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Err(io::Error::other("another program has locked it"));
+            }
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
 }
 
 /// Opens for reading and appending; only the person's own account may read it.

@@ -1,7 +1,7 @@
 //! Scripts: run on a changed file instead of uploading it. Once a change however many hosts, for
 //! one file in order, for different files side by side, and never through a shell.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, BufRead, BufReader, PipeReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -89,12 +89,18 @@ impl History {
     /// A change is an echo if the file is as the last run left it, and not as that was given it. A
     /// person who saves while the script runs looks the same, so that a suspect is given a last
     /// chance when all is calm, and nobody's save is dropped.
-    fn judge(&mut self, hash: u64) -> Option<End> {
+    fn judge(&mut self, hash: u64, is_save: bool) -> Option<End> {
         let echo = match &mut self.last {
             Some(last) if last.left == Some(hash) && last.given != hash => true,
             // It was written, but is what it was.
             Some(last) if last.left == Some(hash) && last.changed && last.succeeded => {
                 last.changed = false;
+                return Some(End::Nothing);
+            }
+            // A scan came upon it again.
+            Some(last)
+                if !is_save && last.succeeded && last.given == hash && last.left == Some(hash) =>
+            {
                 return Some(End::Nothing);
             }
             _ => false,
@@ -132,6 +138,8 @@ pub struct Scripts {
     queue: Queue,
     running: HashMap<RelPath, Running>,
     history: HashMap<RelPath, History>,
+    /// The files that wait because they were saved.
+    saved: HashSet<RelPath>,
     parallel: usize,
     ending: Ending,
     /// The files whose script was ended because of that.
@@ -151,6 +159,7 @@ impl Scripts {
             queue: Queue::new(Timing::UNORDERED),
             running: HashMap::new(),
             history: HashMap::new(),
+            saved: HashSet::new(),
             parallel: thread::available_parallelism().map_or(1, usize::from),
             ending: Ending::Not,
             cut_short: Vec::new(),
@@ -159,8 +168,11 @@ impl Scripts {
         }
     }
 
-    /// A file changed on which a script is to be run.
-    pub fn submit(&mut self, path: RelPath, now: Instant) {
+    /// A file on which a script is to be run was saved, or, if not, may have been.
+    pub fn submit(&mut self, path: RelPath, is_save: bool, now: Instant) {
+        if is_save {
+            self.saved.insert(path.clone());
+        }
         if let Some(running) = self.running.get_mut(&path) {
             running.changed = true;
         }
@@ -303,12 +315,13 @@ impl Scripts {
         let running = Running { rule, started: now, child: None, killed: None, changed: false };
         self.running.insert(path.clone(), running);
         let history = self.history.remove(&path).unwrap_or_default();
+        let is_save = self.saved.remove(&path);
         let (config, events, reports) =
             (self.config.clone(), self.events.clone(), self.sender.clone());
         let file = path.clone();
         let thread = thread::Builder::new().name("script".to_owned()).spawn(move || {
             let mut history = history;
-            let end = handle(&config, &file, rule, &mut history, &events, &reports);
+            let end = handle(&config, &file, rule, is_save, &mut history, &events, &reports);
             let _ = reports.send(Report::Ended(file, history, end));
         });
         if let Err(error) = thread {
@@ -385,6 +398,7 @@ fn handle(
     config: &Config,
     path: &RelPath,
     rule: usize,
+    is_save: bool,
     history: &mut History,
     events: &Sender<Event>,
     reports: &Sender<Report>,
@@ -395,7 +409,7 @@ fn handle(
         Err(OpenError::Vanished) => return End::Nothing,
         Err(error) => return End::Refused(error.to_string()),
     };
-    if let Some(end) = history.judge(given) {
+    if let Some(end) = history.judge(given, is_save) {
         return end;
     }
     let result = run(config, path, rule, events, reports);
@@ -484,7 +498,7 @@ mod tests {
 
     /// Runs on contents `given -> left`, each set off by the one before; returns what was decided.
     fn play(history: &mut History, given: u64, left: u64) -> Option<End> {
-        let decision = history.judge(given);
+        let decision = history.judge(given, true);
         if decision.is_none() {
             let last = LastRun { given, left: Some(left), changed: true, succeeded: true };
             history.last = Some(last);
@@ -516,6 +530,15 @@ mod tests {
     }
 
     #[test]
+    fn what_a_scan_finds_unchanged_is_not_run_again() {
+        let mut history = History::default();
+        assert!(play(&mut history, 1, 1).is_none());
+        assert!(matches!(history.judge(1, false), Some(End::Nothing)));
+        assert!(history.judge(1, true).is_none(), "a save is");
+        assert!(history.judge(2, false).is_none());
+    }
+
+    #[test]
     fn a_person_who_saves_while_it_runs_is_never_dropped() {
         let mut history = History::default();
         for content in 0..=u64::from(ECHOES) {
@@ -524,6 +547,6 @@ mod tests {
         let newest = u64::from(ECHOES) + 1;
         assert!(matches!(play(&mut history, newest, newest), Some(End::Suspect)));
         assert!(play(&mut history, newest, newest).is_none(), "the newest save is processed");
-        assert!(history.judge(newest + 1).is_none());
+        assert!(history.judge(newest + 1, true).is_none());
     }
 }

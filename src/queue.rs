@@ -34,6 +34,8 @@ pub enum Phase {
     Writing,
     /// Looks finished; a temporary file would be renamed about now.
     Settling,
+    /// The same, but perhaps it has not changed at all: a scan came upon it.
+    Found,
     /// Finished.
     Ready,
     /// Its name was there and is not now; editors that save by renaming put it back.
@@ -80,7 +82,7 @@ impl Timing {
     fn of(&self, phase: Phase) -> Duration {
         match phase {
             Phase::New | Phase::Writing => self.quiet,
-            Phase::Settling => self.settle,
+            Phase::Settling | Phase::Found => self.settle,
             Phase::Ready => Duration::ZERO,
             Phase::Gone => self.gone,
         }
@@ -89,22 +91,22 @@ impl Timing {
 
 /// The table that combines what is pending for a path with what was just seen.
 fn combine(pending: Option<Phase>, signal: Signal) -> Option<Phase> {
-    use Phase::{Gone, New, Ready, Settling, Writing};
+    use Phase::{Found, Gone, New, Ready, Settling, Writing};
     match (pending, signal) {
         // A new file that vanishes before it was sent was a temporary one.
-        (Some(New | Settling), Signal::Gone) => None,
+        (Some(New | Settling | Found), Signal::Gone) => None,
         (_, Signal::Gone) => Some(Gone),
 
         // A new name may be a temporary one, and is given a moment when it is first closed. What is
         // written again after that is no such file, and a name that was there a moment ago is a
         // save by renaming or replacing.
         (None | Some(New), Signal::Created) | (Some(New), Signal::Modified) => Some(New),
-        (Some(New | Settling), Signal::Complete) => Some(Settling),
+        (Some(New | Settling | Found), Signal::Complete) => Some(Settling),
         (_, Signal::Created | Signal::Modified) => Some(Writing),
         (_, Signal::Complete) => Some(Ready),
 
         // A scan knows less than an event does.
-        (None | Some(Gone), Signal::Found) => Some(Settling),
+        (None | Some(Gone), Signal::Found) => Some(Found),
         (Some(phase), Signal::Found) => Some(phase),
     }
 }
@@ -266,6 +268,12 @@ impl Queue {
         }
     }
 
+    /// The names that are gone.
+    pub fn gone(&self) -> impl Iterator<Item = &RelPath> {
+        let is_gone = |(_, entry): &(&RelPath, &Entry)| entry.phase == Phase::Gone;
+        self.entries.iter().filter(is_gone).map(|(path, _)| path)
+    }
+
     /// Makes everything that is pending due at once, except names that are gone.
     pub fn hurry(&mut self, now: Instant) {
         let pending: Vec<RelPath> = self.entries.keys().cloned().collect();
@@ -408,8 +416,8 @@ mod tests {
             // A hard link, and O_TMPFILE with linkat, tell nothing but the creation.
             ("0 create", "2000 New"),
             // Found by a scan, alone and while events for it come in.
-            ("0 found", "30 Settling"),
-            ("0 found, 10 found", "30 Settling"),
+            ("0 found", "30 Found"),
+            ("0 found, 10 found", "30 Found"),
             ("0 found, 10 modify, 20 close", "20 Ready"),
             ("0 create, 1 found, 2 close", "32 Settling"),
             ("0 modify, 1 found, 9 close", "9 Ready"),

@@ -165,6 +165,9 @@ impl From<Broken> for TransferError {
     }
 }
 
+/// What is wrong with a session whose local address this computer does not have any more.
+pub const AWAY: &str = "this computer's address has changed";
+
 /// Says what an error of a connection means for a person.
 fn explain(error: &io::Error) -> String {
     use io::ErrorKind::{

@@ -32,6 +32,9 @@ const PER_DIRECTORY: bool = cfg!(any(target_os = "linux", target_os = "android")
 /// The pause between two looks where events cannot be had.
 const POLL: Duration = Duration::from_secs(2);
 
+/// Where events cannot be had, a file is told of when it has not changed for this long.
+const STANDS: Duration = Duration::from_millis(100);
+
 /// How often to look whether a directory that has gone is there again.
 const ROOT_RETURNS: Duration = Duration::from_millis(200);
 
@@ -47,6 +50,8 @@ pub enum Seen {
         /// What it is named now.
         to: RelPath,
     },
+    /// Nothing is left of the files that the rules select.
+    Emptied,
     /// All files that the rules select, with their sizes in bytes: when watching begins with
     /// `--sync`, and after [`Watch::list`].
     Listing(Vec<(RelPath, u64)>),
@@ -97,6 +102,7 @@ pub fn start(config: Arc<Config>, seen: Sender<Seen>) -> Result<Watch> {
         has_baseline: false,
         was_gone: false,
         forbidden: Vec::new(),
+        unsettled: Vec::new(),
         moving: None,
         dirs: 0,
     };
@@ -173,6 +179,8 @@ struct Tree {
     was_gone: bool,
     /// Directories that the last scan was not let into.
     forbidden: Vec<RelPath>,
+    /// What was found where events cannot be had, and may still be written to.
+    unsettled: Vec<RelPath>,
     /// The name that was last seen to go by renaming.
     moving: Option<(usize, RelPath)>,
     dirs: usize,
@@ -290,9 +298,13 @@ impl Tree {
             // At most a twentieth of the time goes into looking.
             let until = Instant::now() + interval.max(started.elapsed() * 19);
             loop {
-                match self.events.recv_deadline(until) {
+                let wake = match self.unsettled.is_empty() {
+                    true => until,
+                    false => until.min(Instant::now() + STANDS),
+                };
+                match self.events.recv_deadline(wake) {
                     Ok(Raw::MarkWanted) => {
-                        let scanned = self.scan_all(None);
+                        let scanned = self.scan_all(None).and_then(|()| self.tell_unsettled());
                         if let Err(end) = scanned.and_then(|()| self.send(Seen::Mark)) {
                             return end;
                         }
@@ -304,11 +316,42 @@ impl Tree {
                     }
                     // What a watcher said before it was given up; the scans find it.
                     Ok(_) => {}
+                    Err(RecvTimeoutError::Timeout) if wake < until => {
+                        if let Err(end) = self.look_at_unsettled() {
+                            return end;
+                        }
+                    }
                     Err(RecvTimeoutError::Timeout) => break,
                     Err(RecvTimeoutError::Disconnected) => return End::Stopped,
                 }
             }
         }
+    }
+
+    /// Tells of what has not changed since it was looked at last.
+    fn look_at_unsettled(&mut self) -> Result<(), End> {
+        for rel in std::mem::take(&mut self.unsettled) {
+            let Ok(metadata) = fs::metadata(rel.under(&self.config.root)) else {
+                // The next scan tells that it has gone.
+                continue;
+            };
+            let now = Stamp::of(&metadata);
+            match self.snapshot.get_mut(&rel) {
+                Some((stamp, _)) if *stamp != now => {
+                    *stamp = now;
+                    self.unsettled.push(rel);
+                }
+                _ => self.send(Seen::Change(rel, Signal::Found))?,
+            }
+        }
+        Ok(())
+    }
+
+    fn tell_unsettled(&mut self) -> Result<(), End> {
+        for rel in std::mem::take(&mut self.unsettled) {
+            self.send(Seen::Change(rel, Signal::Found))?;
+        }
+        Ok(())
     }
 
     /// Goes through the whole tree: the first time to learn what is there, then to find what
@@ -331,18 +374,18 @@ impl Tree {
             }
             is_there
         });
-        // It is rather a disk that was taken away than all files that were deleted.
-        let vanished = self.snapshot.is_empty() && gone.len() > 1;
-        if vanished {
-            self.notice("all files have gone at once: that is not taken for a deletion".to_owned());
-        }
-        if std::mem::take(&mut self.was_gone) || vanished {
+        if std::mem::take(&mut self.was_gone) {
+            // What is not there in a new directory was not deleted from it.
             return Ok(());
         }
         for path in gone {
             self.send(Seen::Change(path, Signal::Gone))?;
         }
-        Ok(())
+        self.tell_if_emptied()
+    }
+
+    fn tell_if_emptied(&self) -> Result<(), End> {
+        if self.snapshot.is_empty() { self.send(Seen::Emptied) } else { Ok(()) }
     }
 
     /// Watches `top` and every directory beneath it that is not excluded, and takes in the files.
@@ -441,10 +484,16 @@ impl Tree {
         }
         let Some(stamp) = look() else { return Ok(()) };
         let known = self.snapshot.insert(rel.clone(), (stamp, scans)).map(|(known, _)| known);
-        if is_news(known, stamp) {
-            self.send(Seen::Change(rel, Signal::Found))?;
+        if !is_news(known, stamp) {
+            return Ok(());
         }
-        Ok(())
+        if self.poll.is_some() {
+            if !self.unsettled.contains(&rel) {
+                self.unsettled.push(rel);
+            }
+            return Ok(());
+        }
+        self.send(Seen::Change(rel, Signal::Found))
     }
 
     /// A name came into being; what for is not known yet.
@@ -520,7 +569,8 @@ impl Tree {
         for beneath in self.forget(&rel) {
             self.send(Seen::Change(beneath, Signal::Gone))?;
         }
-        self.send(Seen::Change(rel, Signal::Gone))
+        self.send(Seen::Change(rel, Signal::Gone))?;
+        self.tell_if_emptied()
     }
 
     /// What was there is news if it comes back; returns what was beneath it if it was a directory.

@@ -11,8 +11,8 @@ use crate::filter::{Verdict, Why};
 use crate::ledger::Content;
 use crate::path::RelPath;
 use crate::queue::{Class, Job, Timing};
-use crate::remote::TransferError;
 use crate::remote::ftp::{Size, Upload};
+use crate::remote::{AWAY, TransferError};
 use crate::source::{OpenError, Source};
 
 /// A temporary name that is refused this often may be what is refused: the file's own is tried.
@@ -20,9 +20,6 @@ const TRIES_UNDER_TEMPORARY_NAME: u32 = 3;
 
 /// As many files, at most; with `--sync` these are the sample that shows whether all is lost.
 const LAST_WRITES: usize = 32;
-
-/// For so long nobody carries a computer into another network.
-const LEFT_ALONE: Duration = Duration::from_secs(1);
 
 /// Uploads that take longer than this show how far they are.
 const WORTH_A_BAR: Duration = Duration::from_secs(1);
@@ -271,8 +268,8 @@ impl Lane {
             Some(session) if !session.is_quiet() => {
                 Err(TransferError::Disconnected(IDLE_END.to_owned()))
             }
-            Some(session) if self.last_heard.elapsed() > LEFT_ALONE && !session.is_at_home() => {
-                Err(TransferError::Disconnected("this computer's address has changed".to_owned()))
+            Some(session) if !session.is_at_home() => {
+                Err(TransferError::Disconnected(AWAY.to_owned()))
             }
             _ => Ok(()),
         }

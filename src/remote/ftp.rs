@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::io::{self, Read};
-use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
+use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 use socket2::{SockRef, TcpKeepalive};
@@ -16,7 +16,7 @@ use crate::path::RelPath;
 use crate::source::Source;
 
 /// Some servers refuse SIZE to an account that may well upload: with 550, as if nothing was there.
-/// So many in a row without an answer before are understood as that.
+/// Some do not rename over a file. So many refusals in a row are understood as that.
 const REFUSALS: u32 = 2;
 
 /// How long to wait for a server's last words.
@@ -77,8 +77,8 @@ pub struct Lore {
     tells_size: Option<bool>,
     /// How many SIZE of a file that must be there were refused since one was answered.
     sizes_refused: u32,
-    /// It renames to a name that is taken only once that is deleted.
-    delete_first: bool,
+    /// How many times in a row it renamed only when the name was no longer taken.
+    refused_over: u32,
     /// It does not rename at all, or does not take temporary names.
     pub cannot_rename: bool,
     /// How many files in a row it took only under their own names.
@@ -92,6 +92,7 @@ impl Lore {
             self.tells_size = None;
             self.sizes_refused = REFUSALS - 1;
         }
+        self.refused_over = self.refused_over.min(REFUSALS - 1);
     }
 
     /// Whether it is known that SIZE tells what is stored.
@@ -340,9 +341,10 @@ impl Session {
     }
 
     fn rename(&mut self, from: &str, to: &str, lore: &mut Lore) -> Result<(), TransferError> {
-        if !lore.delete_first {
+        if lore.refused_over < REFUSALS {
             let reply = self.try_rename(from, to, lore)?;
             if reply.is_completion() {
+                lore.refused_over = 0;
                 return Ok(());
             }
             if reply.code / 100 != 5 {
@@ -355,7 +357,7 @@ impl Session {
         if !reply.is_completion() {
             return Err(TransferError::refused(&reply));
         }
-        lore.delete_first |= deleted.is_completion();
+        lore.refused_over += u32::from(deleted.is_completion());
         Ok(())
     }
 
@@ -426,12 +428,7 @@ impl Session {
 
     /// Whether this computer still has the address that the session was made from.
     pub fn is_at_home(&self) -> bool {
-        let address = self.socket.local_addr().map(|mut address| {
-            address.set_port(0);
-            address
-        });
-        let bound = address.and_then(UdpSocket::bind);
-        !bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
+        self.wire.is_at_home()
     }
 
     /// Asks for a sign of life within `patience`; what the answer is does not matter.

@@ -5,12 +5,12 @@
 //! is kept, and the order of sending is ours.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
-use super::{Broken, Reply, TransferError, explain};
+use super::{AWAY, Broken, Reply, TransferError, explain};
 use crate::remote::ftp::Trace;
 use crate::source::Source;
 use crate::text::shortened;
@@ -23,7 +23,8 @@ const CHUNK: usize = 64 * 1024;
 /// before the wait for its reply is over.
 const UNSENT: u32 = 32 * 1024;
 
-/// While the server takes no data, how often to look whether it has said something.
+/// While the server takes no data or says nothing, how often to look whether it has said something,
+/// and whether this computer is still where it was.
 const GLANCE: Duration = Duration::from_millis(250);
 
 /// Whether a write that timed out may be repeated. On Windows how much of it went out is not known.
@@ -56,6 +57,16 @@ impl Wire {
             Ok(matches!(seen, Err(error) if error.kind() == io::ErrorKind::WouldBlock))
         };
         self.surplus.is_empty() && quiet().unwrap_or(false)
+    }
+
+    /// Whether this computer still has the address that the session was made from.
+    pub fn is_at_home(&self) -> bool {
+        let address = self.control.local_addr().map(|mut address| {
+            address.set_port(0);
+            address
+        });
+        let bound = address.and_then(UdpSocket::bind);
+        !bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
     }
 
     /// Sends one file the plain way: PASV, connect, STOR, data, one after the other. Returns the
@@ -130,6 +141,9 @@ impl Wire {
                         // on the control connection.
                         if !self.is_quiet() {
                             return ended("it stopped taking data".to_owned());
+                        }
+                        if !self.is_at_home() {
+                            return Err(Broken(AWAY.to_owned()));
                         }
                         if !LOOKS_AGAIN || moved.elapsed() >= self.timeout {
                             return Err(Broken("it takes no data and says nothing".to_owned()));
@@ -217,16 +231,25 @@ impl Wire {
     }
 
     fn read_some(&self, deadline: Instant) -> io::Result<Vec<u8>> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        self.control.set_read_timeout(Some(left))?;
-        quick_ack(&self.control);
         let mut buffer = [0; 1024];
-        match (&self.control).read(&mut buffer)? {
-            0 => Err(io::ErrorKind::UnexpectedEof.into()),
-            read => Ok(buffer[..read].to_vec()),
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            self.control.set_read_timeout(Some(left.min(GLANCE)))?;
+            quick_ack(&self.control);
+            match (&self.control).read(&mut buffer) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(read) => return Ok(buffer[..read].to_vec()),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut if self.is_at_home() => {}
+                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                        return Err(io::Error::other(AWAY));
+                    }
+                    _ => return Err(error),
+                },
+            }
         }
     }
 }
