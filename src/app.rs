@@ -411,7 +411,7 @@ impl App {
             if self.config.dry_run || self.config.filter.verdict(&path) != Verdict::Upload {
                 continue;
             }
-            resumed += usize::from(path.under(&self.config.root).is_file());
+            resumed += usize::from(self.is_here(&path));
             self.tickets += 1;
             let class = Class::of(&path);
             self.hosts[id].upload(path, self.tickets, class, None, || 0);
@@ -438,6 +438,10 @@ impl App {
             match self.config.filter.verdict(&job.path) {
                 Verdict::Upload if job.phase == Phase::Gone => self.remove(&job.path),
                 _ if job.phase == Phase::Gone => {}
+                // Seen under the name that a directory had before: its removal was overtaken.
+                Verdict::Upload if self.config.mirror && !self.is_here(&job.path) => {
+                    self.settling.observe(job.path, Signal::Gone, now);
+                }
                 Verdict::Upload => self.order(&job.path),
                 Verdict::Process(_) => {
                     self.scripts.submit(job.path, job.phase != Phase::Found, now);
@@ -445,6 +449,10 @@ impl App {
                 Verdict::Ignored(_) => {}
             }
         }
+    }
+
+    fn is_here(&self, path: &RelPath) -> bool {
+        path.under(&self.config.root).symlink_metadata().is_ok()
     }
 
     fn order(&mut self, path: &RelPath) {

@@ -452,23 +452,24 @@ impl Lane {
         if self.config.dry_run {
             return false;
         }
-        let broken = if let Some(name) = self.leftovers.pop_first() {
+        let broken = if let Some(name) = self.leftovers.first().cloned() {
             let reply = session.delete(&name);
-            if reply.as_ref().is_ok_and(|reply| reply.is_completion() || reply.code == 550) {
-                self.ledger.journal().is_gone(&name);
+            if let Ok(reply) = &reply {
+                self.leftovers.remove(&name);
+                if reply.is_completion() || reply.code == 550 {
+                    self.ledger.journal().is_gone(&name);
+                }
             }
             reply.err()
         // The innermost comes last in the order of names.
-        } else if let Some(dir) = self.emptied.pop_last() {
-            if self.config.root.join(&dir).exists() || !self.config.root.is_dir() {
-                return true;
+        } else if let Some(dir) = self.emptied.last().cloned() {
+            let is_gone_here = self.config.root.is_dir() && !self.config.root.join(&dir).exists();
+            // Refused, it is not empty, or was never there: which of both is not told.
+            let removed = if is_gone_here { session.remove_directory(&dir).err() } else { None };
+            if removed.is_none() {
+                self.emptied.remove(&dir);
             }
-            let removed = session.remove_directory(&dir);
-            if let Ok(false) = removed {
-                // Nor are those above it empty.
-                self.emptied.retain(|above| !dir.starts_with(&format!("{above}/")));
-            }
-            removed.err()
+            removed
         } else {
             return false;
         };

@@ -102,7 +102,7 @@ pub fn start(config: Arc<Config>, seen: Sender<Seen>) -> Result<Watch> {
         has_baseline: false,
         was_gone: false,
         forbidden: Vec::new(),
-        unsettled: Vec::new(),
+        unsettled: BTreeMap::new(),
         moving: None,
         dirs: 0,
     };
@@ -179,8 +179,9 @@ struct Tree {
     was_gone: bool,
     /// Directories that the last scan was not let into.
     forbidden: Vec<RelPath>,
-    /// What was found where events cannot be had, and may still be written to.
-    unsettled: Vec<RelPath>,
+    /// What was found where events cannot be had, and may still be written to: its state, and since
+    /// when it has been that.
+    unsettled: BTreeMap<RelPath, (Stamp, Instant)>,
     /// The name that was last seen to go by renaming.
     moving: Option<(usize, RelPath)>,
     dirs: usize,
@@ -298,13 +299,11 @@ impl Tree {
             // At most a twentieth of the time goes into looking.
             let until = Instant::now() + interval.max(started.elapsed() * 19);
             loop {
-                let wake = match self.unsettled.is_empty() {
-                    true => until,
-                    false => until.min(Instant::now() + STANDS),
-                };
-                match self.events.recv_deadline(wake) {
+                let stands = self.unsettled.values().map(|(_, since)| *since + STANDS).min();
+                match self.events.recv_deadline(stands.map_or(until, |stands| stands.min(until))) {
                     Ok(Raw::MarkWanted) => {
-                        let scanned = self.scan_all(None).and_then(|()| self.tell_unsettled());
+                        let scanned =
+                            self.scan_all(None).and_then(|()| self.tell_settled(Duration::ZERO));
                         if let Err(end) = scanned.and_then(|()| self.send(Seen::Mark)) {
                             return end;
                         }
@@ -316,39 +315,41 @@ impl Tree {
                     }
                     // What a watcher said before it was given up; the scans find it.
                     Ok(_) => {}
-                    Err(RecvTimeoutError::Timeout) if wake < until => {
-                        if let Err(end) = self.look_at_unsettled() {
+                    Err(RecvTimeoutError::Timeout) => {
+                        if let Err(end) = self.tell_settled(STANDS) {
                             return end;
                         }
+                        if Instant::now() >= until {
+                            break;
+                        }
                     }
-                    Err(RecvTimeoutError::Timeout) => break,
                     Err(RecvTimeoutError::Disconnected) => return End::Stopped,
                 }
             }
         }
     }
 
-    /// Tells of what has not changed since it was looked at last.
-    fn look_at_unsettled(&mut self) -> Result<(), End> {
-        for rel in std::mem::take(&mut self.unsettled) {
-            let Ok(metadata) = fs::metadata(rel.under(&self.config.root)) else {
+    /// Tells of what has stood for so long.
+    fn tell_settled(&mut self, stands: Duration) -> Result<(), End> {
+        let root = &self.config.root;
+        let mut settled = Vec::new();
+        self.unsettled.retain(|rel, (stamp, since)| {
+            let Ok(metadata) = fs::metadata(rel.under(root)) else {
                 // The next scan tells that it has gone.
-                continue;
+                return false;
             };
             let now = Stamp::of(&metadata);
-            match self.snapshot.get_mut(&rel) {
-                Some((stamp, _)) if *stamp != now => {
-                    *stamp = now;
-                    self.unsettled.push(rel);
-                }
-                _ => self.send(Seen::Change(rel, Signal::Found))?,
+            if now != *stamp && !stands.is_zero() {
+                (*stamp, *since) = (now, Instant::now());
             }
-        }
-        Ok(())
-    }
-
-    fn tell_unsettled(&mut self) -> Result<(), End> {
-        for rel in std::mem::take(&mut self.unsettled) {
+            let settles = since.elapsed() >= stands;
+            if settles {
+                self.snapshot.entry(rel.clone()).and_modify(|(stamp, _)| *stamp = now);
+                settled.push(rel.clone());
+            }
+            !settles
+        });
+        for rel in settled {
             self.send(Seen::Change(rel, Signal::Found))?;
         }
         Ok(())
@@ -488,8 +489,9 @@ impl Tree {
             return Ok(());
         }
         if self.poll.is_some() {
-            if !self.unsettled.contains(&rel) {
-                self.unsettled.push(rel);
+            let entry = self.unsettled.entry(rel).or_insert((stamp, Instant::now()));
+            if entry.0 != stamp {
+                *entry = (stamp, Instant::now());
             }
             return Ok(());
         }

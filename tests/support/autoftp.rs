@@ -131,6 +131,9 @@ struct Output {
     ended: usize,
 }
 
+/// How much of what it said explains a failure.
+const LAST_LINES: usize = 100;
+
 /// A running `autoftp`: killed when dropped, and explained when dropped by a failing test.
 pub struct Autoftp {
     command: String,
@@ -264,7 +267,8 @@ impl Drop for Autoftp {
                 self.directory.display()
             );
             list(&self.directory, 1);
-            for line in self.lines() {
+            let lines = self.lines();
+            for line in &lines[lines.len().saturating_sub(LAST_LINES)..] {
                 let seconds = line.at.duration_since(self.started).as_secs_f32();
                 eprintln!("{seconds:8.3} {:?} | {}", line.stream, line.text.escape_debug());
             }

@@ -2,7 +2,7 @@
 
 mod autoftp;
 mod scripted;
-mod server;
+pub mod server;
 mod watched;
 
 pub use autoftp::{Autoftp, Project};
