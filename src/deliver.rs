@@ -29,6 +29,9 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 /// changes: for about a minute.
 const TRIES: u32 = 10;
 
+/// A process that has its turn for so long may have been stopped in the midst of it.
+const STOPPED: Duration = Duration::from_secs(3);
+
 /// How long to wait when another process sends to the same place.
 const OTHER_PROCESS: Duration = Duration::from_millis(20);
 
@@ -386,13 +389,13 @@ impl Lane {
     fn deliver(&mut self, job: Job) {
         let now = Instant::now();
         if !self.config.dry_run && !self.ledger.take_turn() {
-            // It may have been stopped in the midst of it.
             let since = *self.waiting.get_or_insert(now);
-            if now - since < self.config.timeout {
+            if now - since < STOPPED {
                 return self.queue.retry(job, now + OTHER_PROCESS);
             }
+        } else {
+            self.waiting = None;
         }
-        self.waiting = None;
         let outcome = self.attempt(&job);
         self.ledger.end_turn();
         match outcome {

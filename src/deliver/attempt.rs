@@ -56,6 +56,7 @@ impl Lane {
         if let Some(outcome) = self.attempt_rename(path, &mut source)? {
             return Ok(outcome);
         }
+        let replaces = self.ledger.content(path).is_some();
         // Whatever becomes of it, the server may not have the old content any more.
         self.absent.remove(path);
         self.ledger.is_changing(path);
@@ -66,7 +67,8 @@ impl Lane {
         let Some(session) = &mut self.session else {
             return Err(TransferError::Disconnected("no session".to_owned()));
         };
-        let upload = Upload { path, temporary: temporary.as_deref(), again: job.failures > 0 };
+        let upload =
+            Upload { path, temporary: temporary.as_deref(), again: job.failures > 0, replaces };
         let stored = session.store(upload, &mut source, &mut self.lore, &mut |sent| {
             if shown.0.elapsed() >= BAR_STEP {
                 let (path, elapsed, moved) = (path.clone(), started.elapsed(), sent > shown.1);

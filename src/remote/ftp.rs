@@ -77,6 +77,8 @@ pub struct Lore {
     tells_size: Option<bool>,
     /// How many SIZE of a file that must be there were refused since one was answered.
     sizes_refused: u32,
+    /// It has renamed over a file.
+    renames_over: bool,
     /// How many times in a row it renamed only when the name was no longer taken.
     refused_over: u32,
     /// It does not rename at all, or does not take temporary names.
@@ -134,6 +136,8 @@ pub struct Upload<'a> {
     pub temporary: Option<&'a str>,
     /// It was refused before.
     pub again: bool,
+    /// A file of this name is known to be there.
+    pub replaces: bool,
 }
 
 /// A session that is logged in, in binary mode, in the directory where files are to go.
@@ -229,7 +233,7 @@ impl Session {
         lore: &mut Lore,
         progress: &mut dyn FnMut(u64),
     ) -> Result<u64, TransferError> {
-        let Upload { path, temporary, again } = upload;
+        let Upload { path, temporary, again, replaces } = upload;
         let target = prefixed(path.as_str());
         let name = temporary.map_or(target.clone(), prefixed);
         let is_there = path.parent().is_none_or(|parent| self.dirs.contains(parent));
@@ -259,7 +263,7 @@ impl Session {
         self.dirs.extend(path.parent().map(ToOwned::to_owned));
         self.confirm(&name, bytes, lore)?;
         if temporary.is_some() {
-            self.rename(&name, &target, lore)?;
+            self.rename(&name, &target, replaces, lore)?;
         }
         Ok(bytes)
     }
@@ -337,17 +341,25 @@ impl Session {
         if to.parent().is_some_and(|parent| !self.dirs.contains(parent)) {
             self.make_directories(to)?;
         }
-        self.rename(&prefixed(from.as_str()), &prefixed(to.as_str()), lore)
+        self.rename(&prefixed(from.as_str()), &prefixed(to.as_str()), false, lore)
     }
 
-    fn rename(&mut self, from: &str, to: &str, lore: &mut Lore) -> Result<(), TransferError> {
+    /// `replaces` says that the new name is known to be taken.
+    fn rename(
+        &mut self,
+        from: &str,
+        to: &str,
+        replaces: bool,
+        lore: &mut Lore,
+    ) -> Result<(), TransferError> {
         if lore.refused_over < REFUSALS {
             let reply = self.try_rename(from, to, lore)?;
             if reply.is_completion() {
                 lore.refused_over = 0;
+                lore.renames_over |= replaces;
                 return Ok(());
             }
-            if reply.code / 100 != 5 {
+            if reply.code / 100 != 5 || lore.renames_over {
                 return Err(TransferError::refused(&reply));
             }
         }
