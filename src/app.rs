@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, at, never, select, unbounded};
 use crate::books::Books;
 use crate::config::{self, Config};
 use crate::credentials::Login;
-use crate::deliver;
+use crate::deliver::{self, Origin};
 use crate::event::{Event, HostEvent, HostId, Outcome, ScriptEvent, Ticket};
 use crate::exit::Exit;
 use crate::filter::{Verdict, Why};
@@ -19,7 +19,7 @@ use crate::host::Host;
 use crate::ledger::{Ledger, Unfinished};
 use crate::path::RelPath;
 use crate::process::Scripts;
-use crate::queue::{Class, Phase, Queue, Signal, Timing};
+use crate::queue::{Phase, Queue, Signal, Timing};
 use crate::report::{Reporter, Summary, count};
 use crate::shutdown::{self, Stop};
 use crate::source::{self, Stamp};
@@ -76,6 +76,7 @@ pub fn run(config: Config) -> Result<Exit> {
         said: HashSet::new(),
         stage: Stage::Running,
         is_stopped: false,
+        has_declined: false,
         unprocessed: BTreeSet::new(),
         wiped: Wiped::No,
         renames: Vec::new(),
@@ -160,8 +161,8 @@ struct App {
     scripts: Scripts,
     hosts: Vec<Books>,
     tickets: Ticket,
-    /// Of the files to be deleted here: the state that hosts have, and how many have it.
-    delivered: HashMap<RelPath, (Stamp, usize)>,
+    /// Of the files to be deleted here: the state that hosts have, and which have it.
+    delivered: HashMap<RelPath, (Stamp, BTreeSet<HostId>)>,
     /// What is said only once.
     said: HashSet<String>,
     stage: Stage,
@@ -169,6 +170,8 @@ struct App {
     is_stopped: bool,
     /// How far the look at all files is that `--sync` asks for.
     sync: Sync,
+    /// Whether something that matches is not sent, whatever is tried.
+    has_declined: bool,
     /// The files whose script failed last.
     unprocessed: BTreeSet<RelPath>,
     wiped: Wiped,
@@ -218,7 +221,9 @@ impl App {
                     }
                 },
                 // Whoever read what we print has gone: a normal end.
-                recv(unread) -> _ => return Exit::Success,
+                recv(unread) -> _ => {
+                    return if self.config.once { Exit::Failure } else { Exit::Success };
+                }
                 recv(timer) -> _ => {}
             }
             let now = Instant::now();
@@ -274,7 +279,8 @@ impl App {
             }
             Stage::Stopping(_) if self.scripts.is_idle() => {
                 self.watch.mark();
-                self.stage = Stage::Flushing(now + FLUSH);
+                let patience = if self.is_stopped { FLUSH } else { self.config.timeout };
+                self.stage = Stage::Flushing(now + patience);
             }
             Stage::Stopping(until) if now >= until => {
                 // What a script leaves behind that is ended half-way is not to be sent.
@@ -385,22 +391,14 @@ impl App {
             }
         }
         if self.sync != Sync::Done {
-            self.hosts.iter_mut().for_each(Books::begin_sync);
+            self.hosts.iter_mut().for_each(Books::await_listing);
         }
         self.sync = Sync::Done;
-        for (path, len) in files {
-            if self.config.filter.verdict(&path) != Verdict::Upload {
-                continue;
-            }
-            self.tickets += 1;
-            let class = match Class::of(&path) {
-                Class::Saved => Class::Background,
-                class => class,
-            };
-            let hosts = self.hosts.iter_mut();
-            for host in hosts.filter(|host| host.is_syncing() && !host.expects(&path)) {
-                host.upload(path.clone(), self.tickets, class, None, || len);
-            }
+        self.tickets += 1;
+        let mut files = files;
+        files.retain(|(path, _)| self.config.filter.verdict(path) == Verdict::Upload);
+        for host in &mut self.hosts {
+            host.take_listing(&files, self.tickets);
         }
     }
 
@@ -413,8 +411,8 @@ impl App {
             }
             resumed += usize::from(self.is_here(&path));
             self.tickets += 1;
-            let class = Class::of(&path);
-            self.hosts[id].upload(path, self.tickets, class, None, || 0);
+            let origin = Origin::Save { renamed_from: None };
+            self.hosts[id].upload(&path, self.tickets, origin, || 0);
         }
         if resumed > 0 {
             self.show_host(
@@ -461,7 +459,8 @@ impl App {
         let from = self.renamed_from(path);
         let len = || fs::metadata(path.under(&self.config.root)).map_or(0, |file| file.len());
         for host in &mut self.hosts {
-            host.upload(path.clone(), self.tickets, Class::of(path), from.clone(), len);
+            let origin = Origin::Save { renamed_from: from.clone() };
+            host.upload(path, self.tickets, origin, len);
         }
     }
 
@@ -497,20 +496,21 @@ impl App {
             HostEvent::Unusable(_) => host.give_up(),
             // The others may be lost, too.
             HostEvent::Lost { .. } if self.config.sync && !host.is_syncing() => {
-                host.begin_sync();
+                host.await_listing();
                 self.watch.list();
             }
             HostEvent::Closed => host.closed = true,
             HostEvent::File { path, ticket, outcome } => {
                 let path = path.clone();
                 let said = host.settle(&path, *ticket, outcome);
+                self.has_declined |= matches!(outcome, Outcome::Declined(_));
                 // After a message that will come again with every change.
                 if let Outcome::Declined(cause) = outcome
                     && !self.said.insert(format!("{path}: {cause}"))
                 {
                     return self.show_host(id, said);
                 }
-                let delete = self.is_to_be_deleted(&path, outcome);
+                let delete = self.is_to_be_deleted(id, &path, outcome);
                 let would_delete = matches!(outcome, Outcome::WouldSend { .. })
                     && self.config.filter.up_delete(&path);
                 self.show(event);
@@ -528,16 +528,20 @@ impl App {
     }
 
     /// The state in which a file is to be deleted here: once every host has it.
-    fn is_to_be_deleted(&mut self, path: &RelPath, outcome: &Outcome) -> Option<Stamp> {
+    fn is_to_be_deleted(&mut self, id: HostId, path: &RelPath, outcome: &Outcome) -> Option<Stamp> {
         let (Outcome::Sent { stamp, .. } | Outcome::Unchanged { stamp }) = outcome else {
             return None;
         };
         if !self.config.filter.up_delete(path) {
             return None;
         }
-        let entry = self.delivered.entry(path.clone()).or_insert((*stamp, 0));
-        *entry = if entry.0 == *stamp { (*stamp, entry.1 + 1) } else { (*stamp, 1) };
-        if entry.1 < self.hosts.len() || self.hosts.iter().any(|host| host.expects(path)) {
+        let (delivered, to) =
+            self.delivered.entry(path.clone()).or_insert((*stamp, BTreeSet::new()));
+        if delivered != stamp {
+            (*delivered, *to) = (*stamp, BTreeSet::new());
+        }
+        to.insert(id);
+        if to.len() < self.hosts.len() || self.hosts.iter().any(|host| host.expects(path)) {
             return None;
         }
         self.delivered.remove(path);
@@ -578,7 +582,8 @@ impl App {
             unprocessed = self.unprocessed.into_iter().collect();
         }
         let undelivered: Vec<_> = self.hosts.iter().map(Books::undelivered).collect();
-        let complete = unprocessed.is_empty()
+        let complete = !(self.config.once && self.has_declined)
+            && unprocessed.is_empty()
             && undelivered.iter().all(Vec::is_empty)
             && !self.hosts.iter().any(|host| host.unusable);
         let exit = if complete { Exit::Success } else { Exit::Failure };
@@ -600,10 +605,11 @@ impl App {
     }
 
     fn show(&mut self, event: Event) {
-        if let Event::Unsendable { name, .. } = &event
-            && !self.said.insert(name.clone())
-        {
-            return;
+        if let Event::Unsendable { name, .. } = &event {
+            self.has_declined = true;
+            if !self.said.insert(name.clone()) {
+                return;
+            }
         }
         self.reporter.show(event);
     }

@@ -1,21 +1,14 @@
 //! What is known of one host: what was ordered for it, and what became of that.
 
 use std::collections::{BTreeSet, HashMap};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crossbeam_channel::Sender;
 
-use crate::deliver::Order;
-use crate::event::{HostEvent, Outcome, Ticket};
+use crate::deliver::{Order, Origin};
+use crate::event::{BAR_STEP, HostEvent, Outcome, Ticket, WORTH_A_BAR};
 use crate::ledger::Journal;
 use crate::path::RelPath;
-use crate::queue::Class;
-
-/// A burst that lasts longer shows how far it is.
-const WORTH_A_BAR: Duration = Duration::from_secs(1);
-
-/// How often it does.
-const BAR_STEP: Duration = Duration::from_millis(100);
 
 /// See the [module](self).
 pub struct Books {
@@ -37,6 +30,8 @@ pub struct Books {
     /// How many bytes.
     pub bytes: u64,
     burst: Option<Burst>,
+    /// All files are to be looked at, and which those are is not known yet.
+    awaits_listing: bool,
 }
 
 /// Orders that came before the ones before them were settled.
@@ -66,26 +61,26 @@ impl Books {
             files: 0,
             bytes: 0,
             burst: None,
+            awaits_listing: false,
         }
     }
 
     /// Has a file of `len` bytes sent.
     pub fn upload(
         &mut self,
-        path: RelPath,
+        path: &RelPath,
         ticket: Ticket,
-        class: Class,
-        renamed_from: Option<RelPath>,
-        len: impl FnOnce() -> u64,
+        origin: Origin,
+        len: impl Fn() -> u64,
     ) {
         if self.unusable {
             return;
         }
-        if let Some(journal) = self.journal.as_ref().filter(|_| class != Class::Background) {
-            journal.is_ordered(&path);
+        if let (Some(journal), Origin::Save { .. }) = (&self.journal, &origin) {
+            journal.is_ordered(path);
         }
-        let order = Order::Upload { path: path.clone(), ticket, class, renamed_from };
-        self.send(order);
+        let path = path.clone();
+        self.send(Order::Upload { path: path.clone(), ticket, origin });
         // Only now, so that the save is on its way already.
         let is_alone = self.outstanding.is_empty();
         self.expect(path, ticket, if is_alone { 0 } else { len() });
@@ -99,16 +94,27 @@ impl Books {
         }
     }
 
-    /// All files are being ordered.
-    pub fn begin_sync(&mut self) {
-        if !self.unusable {
-            self.burst().syncs = true;
+    /// All files are to be looked at; [`Books::take_listing`] says which.
+    pub fn await_listing(&mut self) {
+        self.awaits_listing = !self.unusable;
+    }
+
+    /// Has all files looked at if that is awaited.
+    pub fn take_listing(&mut self, files: &[(RelPath, u64)], ticket: Ticket) {
+        if !std::mem::take(&mut self.awaits_listing) || self.unusable {
+            return;
+        }
+        self.burst().syncs = true;
+        for (path, len) in files {
+            if !self.outstanding.contains_key(path) {
+                self.upload(path, ticket, Origin::Listing, || *len);
+            }
         }
     }
 
-    /// Whether all files are being looked at.
+    /// Whether all files are being looked at, or are to be.
     pub fn is_syncing(&self) -> bool {
-        self.burst.as_ref().is_some_and(|burst| burst.syncs)
+        self.awaits_listing || self.burst.as_ref().is_some_and(|burst| burst.syncs)
     }
 
     /// Has the lane end when it has sent what it can.
@@ -129,6 +135,7 @@ impl Books {
     /// Nothing more will become of its orders.
     pub fn give_up(&mut self) {
         self.unusable = true;
+        self.awaits_listing = false;
         self.outstanding.clear();
         self.burst = None;
     }
@@ -172,7 +179,7 @@ impl Books {
 
     /// Ends the burst if all of it is settled; returns what there is to say of it.
     pub fn end_burst(&mut self) -> Vec<HostEvent> {
-        if !self.outstanding.is_empty() {
+        if !self.outstanding.is_empty() || self.awaits_listing {
             return Vec::new();
         }
         let Some(Burst { syncs, files, bytes, sent, unchanged, failed, begun, shown }) =

@@ -29,9 +29,6 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 /// changes: for about a minute.
 const TRIES: u32 = 10;
 
-/// A process that has its turn for so long may have been stopped in the midst of it.
-const STOPPED: Duration = Duration::from_secs(3);
-
 /// How long to wait when another process sends to the same place.
 const OTHER_PROCESS: Duration = Duration::from_millis(20);
 
@@ -45,6 +42,9 @@ const LOST_TRIES: u32 = 3;
 
 /// A burst is over when nothing has been ordered or sent for this long.
 const BURST_ENDS: Duration = Duration::from_millis(50);
+
+/// No longer than this, though, for files of it that are tried again.
+const BURST_WAITS: Duration = Duration::from_secs(5);
 
 /// When the clock on the wall went on for so much longer than ours, or we woke so late, the machine
 /// was asleep.
@@ -62,15 +62,25 @@ pub enum Order {
         path: RelPath,
         /// The order's number.
         ticket: Ticket,
-        /// Whose turn it is.
-        class: Class,
-        /// What it was named before, if it was renamed and that is to be mirrored.
-        renamed_from: Option<RelPath>,
+        /// Why.
+        origin: Origin,
     },
     /// The file is gone: remove it there, too.
     Remove(RelPath, Ticket),
     /// Send what is pending if there is a session, then end.
     Drain,
+}
+
+/// Why a file is to be sent.
+#[derive(Debug)]
+pub enum Origin {
+    /// It was saved.
+    Save {
+        /// What it was named before, if it was renamed and that is to be mirrored.
+        renamed_from: Option<RelPath>,
+    },
+    /// All files are looked at.
+    Listing,
 }
 
 /// Starts the lane of one host. It ends after [`Order::Drain`], or when the host turns out to be
@@ -103,12 +113,14 @@ pub fn start(
         was_connected: false,
         failures: 0,
         next_try: now,
+        is_renewed: false,
         draining: false,
         given_up: false,
         confirmed: HashSet::new(),
         absent: HashSet::new(),
         last_writes: VecDeque::new(),
         lost: HashMap::new(),
+        is_broken_said: false,
         in_place_said: false,
         temporary_name: attempt::temporary_name(),
         leftovers: unfinished.temporary.clone(),
@@ -148,6 +160,8 @@ struct Lane {
     /// How many sessions in a row did no work.
     failures: u32,
     next_try: Instant,
+    /// Whether the session before was ended by us, for a fresh one.
+    is_renewed: bool,
     draining: bool,
     /// The host is of no use: the lane ends.
     given_up: bool,
@@ -160,6 +174,8 @@ struct Lane {
     last_writes: VecDeque<(RelPath, Instant)>,
     /// How often files that were stored were not there any more since they were saved.
     lost: HashMap<RelPath, u32>,
+    /// Whether it was said that nothing is remembered.
+    is_broken_said: bool,
     /// Whether it was said that `--atomic` is of no use there.
     in_place_said: bool,
     /// With `--atomic`, the last component of the name that files are first stored under.
@@ -189,11 +205,11 @@ impl Lane {
             if self.draining && !self.can_go_on(now) {
                 break;
             }
-            if self.session.is_none() && now >= self.next_try {
+            if self.session.is_none() && now >= self.next_try && !self.given_up {
                 self.connect();
             }
             if self.given_up {
-                return;
+                break;
             }
             if self.session.is_some() {
                 if let Some(job) = self.queue.take(now) {
@@ -204,7 +220,7 @@ impl Lane {
                     continue;
                 }
             }
-            let wake_time = self.wake_time();
+            let wake_time = self.wake_time().max(Instant::now());
             let order = self.orders.recv_deadline(wake_time);
             self.look_at_the_clocks(wake_time);
             match order {
@@ -217,27 +233,44 @@ impl Lane {
         if let Some(session) = self.session.take() {
             session.quit();
         }
+        if self.config.once {
+            // What was stored and then lost, perhaps; what was ordered is known to be outstanding.
+            while let Some(job) = self.queue.take(Instant::now()) {
+                if !self.tickets.contains_key(&job.path) {
+                    let cause = "the session ended before its size was checked again".to_owned();
+                    self.file(&job.path, 0, Outcome::Failed(cause));
+                }
+            }
+        }
         self.tell(HostEvent::Closed);
     }
 
     /// Whether there is a file whose turn it is, and a session for it now.
     fn can_go_on(&self, now: Instant) -> bool {
-        self.queue.next_due().is_some_and(|due| due <= now)
+        let soon = if self.waiting.is_some() { now + OTHER_PROCESS } else { now };
+        self.queue.next_due().is_some_and(|due| due <= soon)
             && (self.session.is_some() || self.next_try <= now)
     }
 
     fn take_order(&mut self, order: Order) {
         let now = Instant::now();
         match order {
-            Order::Upload { path, ticket, class, renamed_from } => {
+            Order::Upload { path, ticket, origin } => {
                 self.tickets.insert(path.clone(), ticket);
                 self.removals.remove(&path);
                 self.refused.remove(&path);
-                self.lost.remove(&path);
-                match renamed_from {
-                    Some(from) => drop(self.renames.insert(path.clone(), from)),
-                    None => drop(self.renames.remove(&path)),
-                }
+                let class = match (Class::of(&path), origin) {
+                    (Class::Saved, Origin::Listing) => Class::Background,
+                    (class, Origin::Listing) => class,
+                    (class, Origin::Save { renamed_from }) => {
+                        self.lost.remove(&path);
+                        match renamed_from {
+                            Some(from) => drop(self.renames.insert(path.clone(), from)),
+                            None => drop(self.renames.remove(&path)),
+                        }
+                        class
+                    }
+                };
                 self.queue.put(path, class, now);
             }
             Order::Remove(path, ticket) => {
@@ -267,7 +300,7 @@ impl Lane {
     fn burst_ends(&self) -> Instant {
         let lull = match self.queue.is_empty() {
             true => BURST_ENDS,
-            false => Timing::SETTLED.patience,
+            false => BURST_WAITS,
         };
         self.last_work + lull
     }
@@ -319,7 +352,9 @@ impl Lane {
                 self.last_heard = Instant::now();
                 self.lore.begin_session();
                 self.tell(HostEvent::Connected { dir: welcome.dir, greeting: welcome.greeting });
-                self.hope();
+                if !std::mem::take(&mut self.is_renewed) {
+                    self.hope();
+                }
             }
             Err(ConnectError::Unusable(cause)) if !self.was_connected => self.give_up_host(cause),
             Err(ConnectError::Unusable(cause) | ConnectError::Later(cause)) => {
@@ -334,7 +369,7 @@ impl Lane {
     fn plan_session(&mut self, cause: String, lost: bool) {
         // For whoever waits for our end, so many sessions and so much time are enough.
         const SESSIONS: u32 = 3;
-        let in_vain = self.last_work.max(self.last_heard).elapsed() >= self.config.timeout;
+        let in_vain = self.last_work.elapsed() >= self.config.timeout;
         if self.config.once && self.failures >= SESSIONS && in_vain {
             return self.give_up_host(cause);
         }
@@ -344,8 +379,10 @@ impl Lane {
         };
         self.failures += 1;
         self.next_try = Instant::now() + retry;
+        self.is_renewed = false;
         self.forget_session();
         self.tell(HostEvent::Disconnected { cause, retry, lost });
+        self.doubt();
     }
 
     fn give_up_host(&mut self, cause: String) {
@@ -359,7 +396,6 @@ impl Lane {
             session.hang_up();
         }
         self.plan_session(cause, true);
-        self.doubt();
     }
 
     /// Has the last writes looked at again: whatever ended the session may have undone them.
@@ -370,7 +406,10 @@ impl Lane {
         let now = Instant::now();
         for (path, stored) in &self.last_writes {
             let in_doubt = self.config.sync || now - *stored < WRITES_MAY_BE_LOST;
-            if in_doubt && !self.queue.has(path) && self.lost.get(path) != Some(&LOST_TRIES) {
+            if in_doubt
+                && !self.queue.has(path)
+                && self.lost.get(path).is_none_or(|times| *times < LOST_TRIES)
+            {
                 self.queue.put(path.clone(), Class::Background, now);
             }
         }
@@ -389,13 +428,13 @@ impl Lane {
     fn deliver(&mut self, job: Job) {
         let now = Instant::now();
         if !self.config.dry_run && !self.ledger.take_turn() {
-            let since = *self.waiting.get_or_insert(now);
-            if now - since < STOPPED {
+            // It may have been stopped in the midst of it.
+            if self.ledger.turn_rests() < self.config.timeout {
+                self.waiting.get_or_insert(now);
                 return self.queue.retry(job, now + OTHER_PROCESS);
             }
-        } else {
-            self.waiting = None;
         }
+        self.waiting = None;
         let outcome = self.attempt(&job);
         self.ledger.end_turn();
         match outcome {
@@ -406,9 +445,17 @@ impl Lane {
 
     fn delivered(&mut self, job: &Job, outcome: Outcome) {
         let path = &job.path;
+        // Orders that come from here on are not settled by this.
+        let ticket = self.tickets.remove(path).unwrap_or_default();
         self.queue.finish(path);
         self.renames.remove(path);
         self.refused.remove(path);
+        if self.ledger.is_broken() && !self.is_broken_said {
+            self.is_broken_said = true;
+            self.tell(HostEvent::Notice(
+                "what is sent is not remembered any more: its record cannot be written".to_owned(),
+            ));
+        }
         let now = Instant::now();
         let changed_there =
             matches!(outcome, Outcome::Sent { .. } | Outcome::Renamed { .. } | Outcome::Removed);
@@ -427,7 +474,7 @@ impl Lane {
         if self.queue.has(path) && !self.config.dry_run {
             self.ledger.journal().is_ordered(path);
         }
-        self.file(path, outcome);
+        self.file(path, ticket, outcome);
         if is_new_there && self.config.filter.remote_match(path) {
             if self.config.remote_once {
                 self.command_due = Some(path.clone());
@@ -514,10 +561,7 @@ impl Lane {
             session.quit();
         }
         self.next_try = Instant::now();
-        if self.failures > 0 {
-            self.next_try += backoff::delay(self.failures);
-        }
-        self.failures += 1;
+        self.is_renewed = true;
         self.forget_session();
     }
 
@@ -542,7 +586,8 @@ impl Lane {
 
     fn give_up(&mut self, job: &Job, cause: String) {
         self.queue.finish(&job.path);
-        self.file(&job.path, Outcome::Failed(cause));
+        let ticket = self.tickets.remove(&job.path).unwrap_or_default();
+        self.file(&job.path, ticket, Outcome::Failed(cause));
     }
 
     fn remote_command(&mut self, path: &RelPath) {
@@ -591,10 +636,7 @@ impl Lane {
         })))
     }
 
-    /// One lane handles one file at a time, and takes orders in between: every order so far is
-    /// settled by this outcome.
-    fn file(&mut self, path: &RelPath, outcome: Outcome) {
-        let ticket = self.tickets.remove(path).unwrap_or_default();
+    fn file(&self, path: &RelPath, ticket: Ticket, outcome: Outcome) {
         let path = path.clone();
         self.tell(HostEvent::File { path, ticket, outcome });
     }

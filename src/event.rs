@@ -15,6 +15,12 @@ pub type HostId = usize;
 /// Orders to send a file are numbered: a lane coalesces them, and says which it has settled.
 pub type Ticket = u64;
 
+/// What takes longer shows how far it is.
+pub const WORTH_A_BAR: Duration = Duration::from_secs(1);
+
+/// How often it does.
+pub const BAR_STEP: Duration = Duration::from_millis(100);
+
 /// The cause of a [`HostEvent::Disconnected`] of a session that was not in use: servers end those as
 /// a matter of course.
 pub const IDLE_END: &str = "the idle session ended";

@@ -7,8 +7,8 @@
 //! | record             | meaning                                                              |
 //! |--------------------|----------------------------------------------------------------------|
 //! | `= LEN HASH PATH`  | the host has this content, and nothing more is to be delivered       |
-//! | `! PATH`           | it is being changed there: what the host has is not known            |
 //! | `? PROJECT PATH`   | the file as it is in this project is to be delivered                 |
+//! | `! PROJECT PATH`   | the same, and what the host has is not known: it is being changed    |
 //! | `- PATH`           | it is not to be delivered any more, or is no leftover                |
 //! | `~ PATH`           | a temporary name that may be left there                              |
 //!
@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -57,6 +57,8 @@ struct Records {
 #[derive(Debug)]
 pub struct Ledger {
     records: Records,
+    /// For reading; what is appended through [`Journal`] has a place of its own in the file.
+    reader: Option<File>,
     journal: Journal,
     /// Held while an upload runs, so that two processes do not write to one file there.
     turn: Option<File>,
@@ -68,8 +70,9 @@ pub struct Ledger {
 #[derive(Clone, Debug)]
 pub struct Journal {
     file: Option<Arc<File>>,
-    /// Nothing could be written: what the file says cannot be relied on.
+    /// Something could not be written: what the file says cannot be relied on.
     broken: Arc<AtomicBool>,
+    header: Arc<str>,
     project: u64,
 }
 
@@ -125,11 +128,11 @@ impl Ledger {
             unfinished.temporary.clear();
         } else if !text.starts_with(&header) {
             // A new one, or one that we do not understand.
-            fs::write(&path, &header)?;
+            write(&path, &header)?;
             unfinished = Unfinished::default();
         } else if text.lines().count() > 2 * live + WASTE {
             let new = beside("new");
-            fs::write(&new, compacted(&text, &header))?;
+            write(&new, &compacted(&text, &header))?;
             fs::rename(&new, &path)?;
         }
         if alone {
@@ -137,8 +140,9 @@ impl Ledger {
             lock_shared(&users)?;
         }
         // Only now: somebody else may have rewritten it in between.
-        let file = open(&path)?;
-        let journal = Journal { file: Some(Arc::new(file)), broken: Arc::default(), project };
+        let (file, reader) = (Some(Arc::new(open(&path)?)), Some(File::open(&path)?));
+        let journal =
+            Journal { file, broken: Arc::default(), header: header.as_str().into(), project };
         if !alone && !text.starts_with(&header) {
             return Err(io::Error::other("its format is another version's"));
         }
@@ -147,15 +151,16 @@ impl Ledger {
             journal.append("");
         }
         let turn = Some(open(&beside("turn"))?);
-        let mut ledger = Self { records: Records::default(), journal, turn, _users: Some(users) };
+        let records = Records::default();
+        let mut ledger = Self { records, reader, journal, turn, _users: Some(users) };
         ledger.catch_up();
         Ok((ledger, unfinished))
     }
 
     /// A ledger that ends with the program.
     pub fn in_memory() -> Self {
-        let journal = Journal { file: None, broken: Arc::default(), project: 0 };
-        Self { records: Records::default(), journal, turn: None, _users: None }
+        let journal = Journal { file: None, broken: Arc::default(), header: "".into(), project: 0 };
+        Self { records: Records::default(), reader: None, journal, turn: None, _users: None }
     }
 
     /// For appending to the journal from elsewhere.
@@ -178,7 +183,10 @@ impl Ledger {
     /// What the host has is not known from now on.
     pub fn is_changing(&mut self, path: &RelPath) {
         self.records.known.remove(&key(path.as_str()));
-        self.journal.append(&format!("! {path}"));
+        let record = format!("! {:016x} {path}", self.journal.project);
+        if !self.journal.append(&record) {
+            self.journal.invalidate();
+        }
     }
 
     /// The file is not to be delivered any more; what the host has is what it had.
@@ -186,36 +194,61 @@ impl Ledger {
         self.journal.append(&format!("- {path}"));
     }
 
+    /// Whether something could not be written, so that nothing is remembered any more.
+    pub fn is_broken(&self) -> bool {
+        self.journal.broken.load(Ordering::Relaxed)
+    }
+
     /// Tries to get the right to upload. Other processes that send to this host do not meanwhile.
     pub fn take_turn(&self) -> bool {
-        !self
-            .turn
-            .as_ref()
-            .is_some_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+        let Some(turn) = &self.turn else { return true };
+        let taken = !matches!(turn.try_lock(), Err(TryLockError::WouldBlock));
+        if taken {
+            self.keep_turn();
+        }
+        taken
+    }
+
+    /// Shows others that the upload goes on.
+    pub fn keep_turn(&self) {
+        if let Some(turn) = &self.turn {
+            let _ = turn.set_modified(SystemTime::now());
+        }
+    }
+
+    /// For how long whoever has the turn has shown nothing.
+    pub fn turn_rests(&self) -> Duration {
+        let modified = |turn: &File| turn.metadata().and_then(|metadata| metadata.modified()).ok();
+        let since = self.turn.as_ref().and_then(modified);
+        since.and_then(|since| since.elapsed().ok()).unwrap_or_default()
     }
 
     /// Gives that right back.
     pub fn end_turn(&self) {
-        if let Some(file) = &self.turn {
-            let _ = file.unlock();
+        if let Some(turn) = &self.turn {
+            let _ = turn.unlock();
         }
     }
 
     /// Takes in what was appended since, by whomever: the order in the file is what counts.
     fn catch_up(&mut self) {
-        let Some(file) = self.journal.file.as_deref() else { return };
-        if self.journal.broken.load(Ordering::Relaxed) || self.records.catch_up(file).is_ok() {
-            return;
+        let Some(reader) = &self.reader else { return };
+        if self.is_broken() || self.records.catch_up(reader).is_err() {
+            self.records.known.clear();
+            self.journal.broken.store(true, Ordering::Relaxed);
         }
-        self.records.known.clear();
-        self.journal.broken.store(true, Ordering::Relaxed);
     }
 }
 
 impl Records {
     fn catch_up(&mut self, mut file: &File) -> io::Result<()> {
-        if file.metadata()?.len() <= self.read_to {
+        let len = file.metadata()?.len();
+        if len == self.read_to {
             return Ok(());
+        }
+        if len < self.read_to {
+            // Somebody could not write, and has begun it anew.
+            *self = Self::default();
         }
         file.seek(SeekFrom::Start(self.read_to))?;
         let mut bytes = Vec::new();
@@ -225,7 +258,7 @@ impl Records {
         for record in records(&String::from_utf8_lossy(&bytes[..whole])) {
             match record {
                 Record::Stored(content, path) => drop(self.known.insert(key(path), content)),
-                Record::Changing(path) => drop(self.known.remove(&key(path))),
+                Record::Changing(_, path) => drop(self.known.remove(&key(path))),
                 Record::Ordered(..) | Record::Settled(_) | Record::Temporary(_) => {}
             }
         }
@@ -249,16 +282,25 @@ impl Journal {
         self.append(&format!("- {name}"));
     }
 
-    fn append(&self, record: &str) {
-        let Some(mut file) = self.file.as_deref() else { return };
+    /// Returns whether it could be written.
+    fn append(&self, record: &str) -> bool {
+        let Some(mut file) = self.file.as_deref() else { return true };
         if self.broken.load(Ordering::Relaxed) {
-            return;
+            return true;
         }
         let line = if record.is_empty() { "\n".to_owned() } else { format!("{record}\t\n") };
-        if !matches!(file.write(line.as_bytes()), Ok(written) if written == line.len()) {
-            // A record is missing, so the others prove nothing: let nobody rely on them.
-            let _ = file.set_len(0);
+        let written = matches!(file.write(line.as_bytes()), Ok(written) if written == line.len());
+        if !written {
             self.broken.store(true, Ordering::Relaxed);
+        }
+        written
+    }
+
+    /// Makes all know that nothing is known.
+    fn invalidate(&self) {
+        if let Some(mut file) = self.file.as_deref() {
+            let _ = file.set_len(0);
+            let _ = file.write(self.header.as_bytes());
         }
     }
 }
@@ -266,7 +308,7 @@ impl Journal {
 /// A line of the journal.
 enum Record<'a> {
     Stored(Content, &'a str),
-    Changing(&'a str),
+    Changing(u64, &'a str),
     Ordered(u64, &'a str),
     Settled(&'a str),
     Temporary(&'a str),
@@ -284,10 +326,11 @@ fn records(text: &str) -> impl Iterator<Item = Record<'_>> {
                 let content = Content { len: len.parse().ok()?, hash: hex(hash)? };
                 Some(Record::Stored(content, path))
             }
-            "?" => {
-                rest.split_once(' ').and_then(|(by, path)| Some(Record::Ordered(hex(by)?, path)))
+            "?" | "!" => {
+                let (by, path) = rest.split_once(' ')?;
+                let record = if kind == "?" { Record::Ordered } else { Record::Changing };
+                Some(record(hex(by)?, path))
             }
-            "!" => Some(Record::Changing(rest)),
             "-" => Some(Record::Settled(rest)),
             "~" => Some(Record::Temporary(rest)),
             _ => None,
@@ -302,7 +345,11 @@ fn survey(text: &str, project: u64) -> (Unfinished, usize) {
     let mut paths = HashSet::new();
     for record in records(text) {
         match record {
-            Record::Ordered(by, path) if by == project => drop(files.insert(path)),
+            Record::Ordered(by, path) | Record::Changing(by, path) => {
+                if by == project {
+                    files.insert(path);
+                }
+            }
             Record::Stored(_, path) => {
                 files.remove(path);
                 paths.insert(path);
@@ -312,7 +359,6 @@ fn survey(text: &str, project: u64) -> (Unfinished, usize) {
                 temporary.remove(path);
             }
             Record::Temporary(path) => drop(temporary.insert(path)),
-            Record::Changing(_) | Record::Ordered(..) => {}
         }
     }
     let live = paths.len() + files.len() + temporary.len();
@@ -335,7 +381,11 @@ fn compacted(text: &str, header: &str) -> String {
             Record::Stored(content, path) => {
                 entries.insert(path, Entry { content: Some(content), ..Entry::default() });
             }
-            Record::Changing(path) => entries.entry(path).or_default().content = None,
+            Record::Changing(by, path) => {
+                let entry = entries.entry(path).or_default();
+                entry.content = None;
+                entry.ordered.insert(by);
+            }
             Record::Ordered(by, path) => drop(entries.entry(path).or_default().ordered.insert(by)),
             Record::Settled(path) => {
                 let entry = entries.entry(path).or_default();
@@ -392,6 +442,14 @@ fn lock_shared(users: &File) -> io::Result<()> {
             Err(TryLockError::Error(error)) => return Err(error),
         }
     }
+}
+
+/// Writes a whole journal.
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = open(path)?;
+    file.set_len(0)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
 }
 
 /// Opens for reading and appending; only the person's own account may read it.
@@ -484,17 +542,18 @@ mod tests {
         }
         ledger.is_changing(&rel("under way"));
         ledger.is_stored(&rel("sent"), content(1));
+        ledger.is_changing(&rel("never ordered"));
         ledger.is_settled(&rel("settled"));
         ledger.journal().may_be_left("lib/.tmp");
         ledger.journal().may_be_left(".tmp");
         ledger.journal().is_gone(".tmp");
         let (other, files, temporary) = place.open("/p");
-        assert_eq!(files, ["under way"]);
+        assert_eq!(files, ["never ordered", "under way"]);
         assert!(temporary.is_empty(), "the other process may be using it");
         drop((ledger, other));
         assert_eq!(place.open("/q").1, [""; 0]);
         let (_, files, temporary) = place.open("/p");
-        assert_eq!((files, temporary), (vec!["under way".to_owned()], vec!["lib/.tmp".to_owned()]));
+        assert_eq!((files.len(), temporary), (2, vec!["lib/.tmp".to_owned()]));
     }
 
     #[test]

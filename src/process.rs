@@ -156,7 +156,7 @@ impl Scripts {
         Self {
             config,
             events,
-            queue: Queue::new(Timing::UNORDERED),
+            queue: Queue::new(Timing::SETTLED),
             running: HashMap::new(),
             history: HashMap::new(),
             saved: HashSet::new(),

@@ -23,6 +23,8 @@ pub enum Signal {
     Found,
     /// It was removed, or renamed to another name.
     Gone,
+    /// The same, before it was ever complete.
+    Dropped,
 }
 
 /// What is known of a pending file.
@@ -53,9 +55,15 @@ pub struct Timing {
     pub gone: Duration,
     /// An entry of [`Class::Last`] waits until no other has come in for this long,
     pub lull: Duration,
-    /// and until no other is pending, but no longer than this.
-    pub patience: Duration,
+    /// and until no other of its burst is pending, but no longer than this.
+    pub patience: Option<Duration>,
 }
+
+/// What comes in so much later does not belong to a burst.
+const BURST: Duration = Duration::from_secs(1);
+
+/// What has failed this often does not hold up the rest of its burst.
+const FAILS: u32 = 4;
 
 impl Timing {
     /// Where the system reports the closing of a written file (Linux), the quiet time matters only
@@ -69,15 +77,11 @@ impl Timing {
         settle: Duration::from_millis(30),
         gone: Duration::from_secs(1),
         lull: Duration::from_millis(10),
-        patience: Duration::from_secs(1),
+        patience: Some(Duration::from_secs(1)),
     };
 
-    /// For files that have settled. One that is tried again holds the last ones back for a while.
-    pub const SETTLED: Self =
-        Self { lull: Duration::ZERO, patience: Duration::from_secs(5), ..Self::NATIVE };
-
-    /// The same, where nothing has to be the last.
-    pub const UNORDERED: Self = Self { patience: Duration::ZERO, ..Self::SETTLED };
+    /// For files that have settled: a burst takes as long as it takes.
+    pub const SETTLED: Self = Self { lull: Duration::ZERO, patience: None, ..Self::NATIVE };
 
     fn of(&self, phase: Phase) -> Duration {
         match phase {
@@ -96,6 +100,7 @@ fn combine(pending: Option<Phase>, signal: Signal) -> Option<Phase> {
         // A new file that vanishes before it was sent was a temporary one.
         (Some(New | Settling | Found), Signal::Gone) => None,
         (_, Signal::Gone) => Some(Gone),
+        (_, Signal::Dropped) => None,
 
         // A new name may be a temporary one, and is given a moment when it is first closed. What is
         // written again after that is no such file, and a name that was there a moment ago is a
@@ -144,12 +149,16 @@ pub struct Job {
     pub failures: u32,
     /// Whose turn it was.
     pub class: Class,
+    /// When it came in.
+    pub since: Instant,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     phase: Phase,
     class: Class,
+    /// When it came in.
+    since: Instant,
     due: Instant,
     /// First come, first served among entries that are due at the same time.
     turn: u64,
@@ -163,8 +172,8 @@ pub struct Queue {
     entries: HashMap<RelPath, Entry>,
     /// The entries that are not busy, each class by the time they are due.
     order: [BTreeSet<(Instant, u64, RelPath)>; 3],
-    /// How many of the others [`Class::Last`] waits for.
-    awaited: usize,
+    /// The others that [`Class::Last`] may have to wait for, by the time they came in.
+    awaited: BTreeSet<(Instant, RelPath)>,
     /// When one of the others last came in.
     stirred: Option<Instant>,
     busy: HashMap<RelPath, Option<Entry>>,
@@ -178,7 +187,7 @@ impl Queue {
             timing,
             entries: HashMap::new(),
             order: Default::default(),
-            awaited: 0,
+            awaited: BTreeSet::new(),
             stirred: None,
             busy: HashMap::new(),
             turn: 0,
@@ -207,7 +216,7 @@ impl Queue {
         if class != Class::Last && phase != Phase::Gone {
             self.stir(now);
         }
-        self.insert(path, phase, class, due, 0);
+        self.insert(path, phase, class, now, due, 0);
     }
 
     /// Puts in a file that is to be handled at `due`; a newer entry replaces an older one, but what
@@ -217,13 +226,13 @@ impl Queue {
             Some(pending) if class == Class::Background => pending.class,
             _ => class,
         };
-        self.insert(path, Phase::Ready, class, due, 0);
+        self.insert(path, Phase::Ready, class, due, due, 0);
     }
 
     /// The same for a file that has failed so often before.
     pub fn put_again(&mut self, path: RelPath, failures: u32, due: Instant) {
         self.remove(&path);
-        self.insert(path, Phase::Ready, Class::Background, due, failures);
+        self.insert(path, Phase::Ready, Class::Background, due, due, failures);
     }
 
     /// Whether the file is pending.
@@ -247,13 +256,15 @@ impl Queue {
         let (_, _, path) = self.order[class as usize].first()?.clone();
         let entry = self.remove(&path)?;
         self.busy.insert(path.clone(), None);
-        Some(Job { path, phase: entry.phase, failures: entry.failures, class: entry.class })
+        let Entry { phase, class, since, failures, .. } = entry;
+        Some(Job { path, phase, failures, class, since })
     }
 
     /// The path is no longer busy; what came in for it meanwhile gets its turn.
     pub fn finish(&mut self, path: &RelPath) {
         if let Some(Some(entry)) = self.busy.remove(path) {
-            self.insert(path.clone(), entry.phase, entry.class, entry.due, entry.failures);
+            let Entry { phase, class, since, due, failures, .. } = entry;
+            self.insert(path.clone(), phase, class, since, due, failures);
         }
     }
 
@@ -261,10 +272,10 @@ impl Queue {
     /// changed meanwhile: then its turn comes as if nothing had failed.
     pub fn retry(&mut self, job: Job, due: Instant) {
         match self.busy.remove(&job.path).flatten() {
-            Some(newer) => {
-                self.insert(job.path, newer.phase, newer.class, newer.due, newer.failures);
+            Some(Entry { phase, class, since, due, failures, .. }) => {
+                self.insert(job.path, phase, class, since, due, failures);
             }
-            None => self.insert(job.path, job.phase, job.class, due, job.failures),
+            None => self.insert(job.path, job.phase, job.class, job.since, due, job.failures),
         }
     }
 
@@ -295,18 +306,32 @@ impl Queue {
 
     /// When the first of each class has its turn.
     fn turns(&self) -> impl Iterator<Item = (Class, Instant)> {
-        let first = |class: Class| Some((class, self.order[class as usize].first()?.0));
-        let last = first(Class::Last).map(|(class, due)| {
-            let latest = due + self.timing.patience;
-            let calm = self.stirred.map_or(due, |stirred| due.max(stirred + self.timing.lull));
-            (class, if self.awaited > 0 { latest } else { calm.min(latest) })
+        let last = self.order[Class::Last as usize].first().and_then(|(due, _, path)| {
+            let burst_ends = self.entries.get(path)?.since + BURST;
+            let is_held = self.awaited.first().is_some_and(|(since, _)| *since <= burst_ends);
+            let latest = self.timing.patience.map(|patience| *due + patience);
+            let calm = self.stirred.map_or(*due, |at| (*due).max(at + self.timing.lull));
+            let turn = if is_held { latest? } else { latest.map_or(calm, |late| late.min(calm)) };
+            Some((Class::Last, turn))
         });
-        [first(Class::Saved), first(Class::Background), last].into_iter().flatten()
+        [self.first(Class::Saved), self.first(Class::Background), last].into_iter().flatten()
     }
 
-    fn insert(&mut self, path: RelPath, phase: Phase, class: Class, due: Instant, failures: u32) {
+    fn first(&self, class: Class) -> Option<(Class, Instant)> {
+        Some((class, self.order[class as usize].first()?.0))
+    }
+
+    fn insert(
+        &mut self,
+        path: RelPath,
+        phase: Phase,
+        class: Class,
+        since: Instant,
+        due: Instant,
+        failures: u32,
+    ) {
         self.turn += 1;
-        let entry = Entry { phase, class, due, turn: self.turn, failures };
+        let entry = Entry { phase, class, since, due, turn: self.turn, failures };
         if let Some(waiting) = self.busy.get_mut(&path) {
             *waiting = Some(entry);
         } else {
@@ -315,7 +340,9 @@ impl Queue {
     }
 
     fn place(&mut self, path: RelPath, entry: Entry) {
-        self.awaited += usize::from(entry.is_awaited());
+        if entry.is_awaited() {
+            self.awaited.insert((entry.since, path.clone()));
+        }
         self.order[entry.class as usize].insert((entry.due, entry.turn, path.clone()));
         self.entries.insert(path, entry);
     }
@@ -325,7 +352,7 @@ impl Queue {
             return waiting.take();
         }
         let entry = self.entries.remove(path)?;
-        self.awaited -= usize::from(entry.is_awaited());
+        self.awaited.remove(&(entry.since, path.clone()));
         self.order[entry.class as usize].remove(&(entry.due, entry.turn, path.clone()));
         Some(entry)
     }
@@ -333,7 +360,7 @@ impl Queue {
 
 impl Entry {
     fn is_awaited(&self) -> bool {
-        self.class != Class::Last && self.phase != Phase::Gone
+        self.class != Class::Last && self.phase != Phase::Gone && self.failures < FAILS
     }
 }
 
@@ -347,7 +374,7 @@ mod tests {
         settle: Duration::from_millis(30),
         gone: Duration::from_millis(1000),
         lull: Duration::from_millis(10),
-        patience: Duration::from_millis(1000),
+        patience: Some(Duration::from_millis(1000)),
     };
 
     fn path(name: &str) -> RelPath {
@@ -523,20 +550,42 @@ mod tests {
     }
 
     #[test]
-    fn the_last_ones_wait_for_what_is_tried_again_but_not_for_ever() {
+    fn the_last_ones_wait_for_their_burst_but_not_for_what_fails_and_fails() {
         let now = Instant::now();
         let at = |millis: u64| now + Duration::from_millis(millis);
-        let mut queue = Queue::new(TIMING);
+        let mut queue = Queue::new(Timing::SETTLED);
         queue.put(path("main.py"), Class::Last, now);
-        queue.put(path("a.py"), Class::Saved, now);
-        let a = queue.take(now).expect("a is due");
+        queue.put(path("a.py"), Class::Saved, at(1));
+        queue.put(path("b.py"), Class::Saved, at(1));
+        for hour in 1..3 {
+            // However long it takes, and whatever is saved again meanwhile.
+            let job = queue.take(at(hour * 3_600_000)).expect("one of the two");
+            assert_ne!(job.path, path("main.py"));
+            queue.finish(&job.path);
+            queue.put(path("a.py"), Class::Saved, at(hour * 3_600_000));
+        }
+        queue.remove(&path("a.py"));
+        queue.put(path("a.py"), Class::Saved, at(1));
+        let mut a = queue.take(at(1)).expect("a is due");
+        a.failures = FAILS - 1;
         queue.retry(a, at(250));
-        assert_eq!(queue.take(now), None);
+        assert_eq!(queue.take(at(249)), None);
         assert_eq!(queue.next_due(), Some(at(250)));
-        let a = queue.take(at(250)).expect("a is due again");
-        queue.retry(a, at(5000));
-        assert_eq!(queue.next_due(), Some(at(1000)), "that is too long");
-        assert_eq!(queue.take(at(1000)).map(|job| job.path), Some(path("main.py")));
+        let mut a = queue.take(at(250)).expect("a is due again");
+        a.failures = FAILS;
+        queue.retry(a, at(10_000));
+        assert_eq!(queue.take(at(250)).map(|job| job.path), Some(path("main.py")));
+    }
+
+    #[test]
+    fn a_file_that_is_saved_all_the_time_does_not_hold_up_the_last_ones() {
+        let now = Instant::now();
+        let mut queue = Queue::new(Timing::SETTLED);
+        queue.put(path("main.py"), Class::Last, now);
+        queue.put(path("log.py"), Class::Saved, now + 2 * BURST);
+        let names: Vec<_> =
+            std::iter::from_fn(|| queue.take(now + BURST).map(|job| job.path)).collect();
+        assert_eq!(names, [path("main.py")]);
     }
 
     #[test]

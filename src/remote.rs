@@ -90,8 +90,9 @@ impl TransferError {
     ///
     /// | reply                    | what it is about          | what is done                       |
     /// |--------------------------|---------------------------|------------------------------------|
-    /// | 421, 503, 530            | the session               | a new one, at once                 |
+    /// | 421                      | the session               | a new one, at once                 |
     /// | 426, 451, a wrong size   | the transfer, and perhaps the next | later, in a new session   |
+    /// | 503, 530                 | the order of commands, the login   | later, in a new session   |
     /// | other 4xx                | the moment                | later                              |
     /// | 550, 552, 553            | the file: a server may say this of a full or busy disk, uftpd of everything | later |
     /// | 532, other 5xx           | us                        | nothing until the file changes     |
@@ -102,9 +103,9 @@ impl TransferError {
     fn refused(reply: &Reply) -> Self {
         let said = |remedy: &str| format!("{reply}{remedy}");
         match reply.code {
-            421 | 503 | 530 => Self::Disconnected(said("")),
-            // FTPdLite may store the previous upload's bytes after one of these.
-            426 | 451 => Self::Reconnect(said("")),
+            421 => Self::Disconnected(said("")),
+            // FTPdLite may store the previous upload's bytes after one of the first two.
+            426 | 451 | 503 | 530 => Self::Reconnect(said("")),
             400 => Self::Transient(said(" (the board is busy)")),
             425 => Self::Transient(said(" (is a firewall between here and its data port?)")),
             452 | 552 => Self::Transient(said(" (is there space left on it?)")),

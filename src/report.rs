@@ -173,6 +173,8 @@ struct Printer {
     hosts: Vec<String>,
     /// What was last said of each host's connection, so that it is said once.
     troubles: Vec<Option<String>>,
+    /// Whether it was said in this session that files were lost.
+    has_lost: Vec<bool>,
     /// Why files are being tried again, so that it is said once.
     retried: HashMap<(HostId, RelPath), String>,
     bars: MultiProgress,
@@ -191,6 +193,7 @@ impl Printer {
             dry_run: config.dry_run,
             root: tilde(dunce::simplified(&config.root)),
             troubles: vec![None; hosts.len()],
+            has_lost: vec![false; hosts.len()],
             hosts,
             retried: HashMap::new(),
             bars: MultiProgress::new(),
@@ -263,6 +266,7 @@ impl Printer {
                 };
                 let time = Local::now().format("%H:%M:%S");
                 let text = format!("{time} {host}: connected{to}{greeting}");
+                self.has_lost[id] = false;
                 // Who was told of the trouble is told that it is over.
                 let quiet = self.troubles[id].take().is_none() && self.screen.quiet;
                 if !quiet {
@@ -303,7 +307,14 @@ impl Printer {
                     || "is not there any more".to_owned(),
                     |bytes| format!("has {} there now", count(bytes, "byte")),
                 );
-                self.problem(&format!("{}{path}: it {there}, so it is sent again", self.label(id)));
+                // A board that lost one file may have lost hundreds.
+                if !self.has_lost[id] || self.screen.verbose {
+                    let label = self.label(id);
+                    self.problem(&format!(
+                        "{label}{path}: it {there}: what was lost is sent again"
+                    ));
+                }
+                self.has_lost[id] = true;
             }
             HostEvent::Synced { sent, unchanged, failed } => {
                 let mut facts = vec![format!("{} sent", count(sent, "file"))];

@@ -5,7 +5,7 @@ use std::fmt;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use xxhash_rust::xxh3::Xxh3;
 
@@ -34,9 +34,13 @@ impl Stamp {
     /// Whether the file was modified so shortly before `now` that a further change could leave
     /// the same stamp: file systems advance their time stamps in steps of up to 10 ms.
     pub fn is_fresh(&self, now: SystemTime) -> bool {
-        const STEP_MILLIS: u128 = 20;
+        const STEP: Duration = Duration::from_millis(20);
+        // Network shares and FAT count in seconds, or two.
+        const COARSE_STEP: Duration = Duration::from_secs(2);
+        let since_epoch = self.modified.and_then(|then| then.duration_since(UNIX_EPOCH).ok());
+        let is_coarse = since_epoch.is_some_and(|since| since.subsec_nanos() == 0);
         let age = self.modified.and_then(|then| now.duration_since(then).ok());
-        age.is_none_or(|age| age.as_millis() < STEP_MILLIS)
+        age.is_none_or(|age| age < if is_coarse { COARSE_STEP } else { STEP })
     }
 }
 
@@ -51,12 +55,14 @@ pub enum OpenError {
     Io(io::Error),
 }
 
-/// An open file. Reading it computes its content hash.
+/// An open file, as long as it was when it was opened. Reading it computes its content hash.
 pub struct Source {
     path: PathBuf,
     target: Option<RelPath>,
     file: File,
     stamp: Stamp,
+    /// How much of it is to be read yet, in bytes: a file may grow faster than it is sent.
+    left: u64,
     hash: Xxh3,
 }
 
@@ -92,7 +98,8 @@ impl Source {
         if !metadata.is_file() {
             return Err(OpenError::Vanished);
         }
-        Ok(Self { path, target, file, stamp: Stamp::of(&metadata), hash: Xxh3::new() })
+        let stamp = Stamp::of(&metadata);
+        Ok(Self { path, target, file, stamp, left: stamp.len, hash: Xxh3::new() })
     }
 
     /// The file that a link leads to.
@@ -112,6 +119,7 @@ impl Source {
     pub fn rewind(&mut self) -> io::Result<()> {
         self.file.rewind()?;
         self.stamp = Stamp::of(&self.file.metadata()?);
+        self.left = self.stamp.len;
         self.hash.reset();
         Ok(())
     }
@@ -152,7 +160,8 @@ impl fmt::Display for OpenError {
 
 impl Read for Source {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.file.read(buffer)?;
+        let read = (&self.file).take(self.left).read(buffer)?;
+        self.left -= read as u64;
         self.hash.update(&buffer[..read]);
         Ok(read)
     }

@@ -221,7 +221,10 @@ impl Tree {
     /// Watches with the system's events until that ends.
     fn run_watching(&mut self) -> End {
         // What an earlier watcher said is no news: everything is scanned below.
-        while self.events.try_recv().is_ok() {}
+        let is_asked = |raw: &Raw| matches!(raw, Raw::MarkWanted | Raw::ListWanted);
+        for request in self.events.try_iter().filter(is_asked).collect::<Vec<_>>() {
+            let _ = self.inbox.send(request);
+        }
         let inbox = self.inbox.clone();
         let handler = move |event| sort(event, &mut |raw| drop(inbox.send(raw)));
         let watcher = RecommendedWatcher::new(handler, notify::Config::default());
@@ -477,7 +480,7 @@ impl Tree {
         }
         let rel = match self.relative(path) {
             Ok(rel) => rel,
-            Err(_) if scan == Scan::Baseline => return Ok(()),
+            Err(_) if scan == Scan::Baseline && !self.config.sync => return Ok(()),
             Err(bad) => return self.unsendable(path, bad),
         };
         if matches!(self.config.filter.verdict(&rel), Verdict::Ignored(_)) {
@@ -568,16 +571,21 @@ impl Tree {
         let Ok(rel) = self.relative(path) else {
             return Ok(());
         };
-        for beneath in self.forget(&rel) {
-            self.send(Seen::Change(beneath, Signal::Gone))?;
+        let signal = match self.snapshot.remove(&rel) {
+            Some(_) => Signal::Gone,
+            None => Signal::Dropped,
+        };
+        let beneath = self.forget_beneath(&rel);
+        let has_lost = signal == Signal::Gone || !beneath.is_empty();
+        for path in beneath {
+            self.send(Seen::Change(path, Signal::Gone))?;
         }
-        self.send(Seen::Change(rel, Signal::Gone))?;
-        self.tell_if_emptied()
+        self.send(Seen::Change(rel, signal))?;
+        if has_lost { self.tell_if_emptied() } else { Ok(()) }
     }
 
-    /// What was there is news if it comes back; returns what was beneath it if it was a directory.
-    fn forget(&mut self, path: &RelPath) -> Vec<RelPath> {
-        self.snapshot.remove(path);
+    /// What was in a directory that has gone is news if it comes back; returns it.
+    fn forget_beneath(&mut self, path: &RelPath) -> Vec<RelPath> {
         let start = format!("{path}/");
         let beneath: Vec<RelPath> = self
             .snapshot

@@ -1,12 +1,12 @@
 //! Making one file there what it is here: sending it, unless it is there already, renaming it,
 //! removing it.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Lane, TRIES};
-use crate::event::{Event, HostEvent, IDLE_END, Outcome};
+use crate::event::{BAR_STEP, Event, HostEvent, IDLE_END, Outcome, WORTH_A_BAR};
 use crate::filter::{Verdict, Why};
 use crate::ledger::Content;
 use crate::path::RelPath;
@@ -21,11 +21,16 @@ const TRIES_UNDER_TEMPORARY_NAME: u32 = 3;
 /// As many files, at most; with `--sync` these are the sample that shows whether all is lost.
 const LAST_WRITES: usize = 32;
 
-/// Uploads that take longer than this show how far they are.
-const WORTH_A_BAR: Duration = Duration::from_secs(1);
-
-/// How often they show it.
-const BAR_STEP: Duration = Duration::from_millis(100);
+/// What the server has under a path where a certain content was stored.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum There {
+    /// Something of that size.
+    Same,
+    /// Something of another size in bytes, or nothing.
+    Other(Option<u64>),
+    /// It does not tell.
+    Unknown,
+}
 
 impl Lane {
     /// Tries to make one file there what it is here.
@@ -64,6 +69,7 @@ impl Lane {
         let started = Instant::now();
         let mut shown = (started + WORTH_A_BAR - BAR_STEP, 0);
         let (id, events, total) = (self.id, &self.events, source.stamp().len);
+        let ledger = &self.ledger;
         let Some(session) = &mut self.session else {
             return Err(TransferError::Disconnected("no session".to_owned()));
         };
@@ -71,6 +77,7 @@ impl Lane {
             Upload { path, temporary: temporary.as_deref(), again: job.failures > 0, replaces };
         let stored = session.store(upload, &mut source, &mut self.lore, &mut |sent| {
             if shown.0.elapsed() >= BAR_STEP {
+                ledger.keep_turn();
                 let (path, elapsed, moved) = (path.clone(), started.elapsed(), sent > shown.1);
                 shown = (Instant::now(), sent);
                 let what = HostEvent::Sending { path, sent, total, elapsed, moved };
@@ -117,7 +124,8 @@ impl Lane {
     /// Nothing is to be delivered, or not any more.
     fn settled(&self, job: &Job, outcome: Outcome) -> Outcome {
         // What goes on in the background was not noted as ordered.
-        if !self.config.dry_run && job.class != Class::Background {
+        let was_noted = job.class != Class::Background || self.refused.contains(&job.path);
+        if !self.config.dry_run && was_noted {
             self.ledger.is_settled(&job.path);
         }
         outcome
@@ -126,7 +134,7 @@ impl Lane {
     /// The name to store a file under first.
     fn temporary(&mut self, job: &Job) -> Option<String> {
         if !self.config.atomic
-            || self.lore.cannot_rename
+            || self.lore.cannot_rename()
             || (TRIES_UNDER_TEMPORARY_NAME..TRIES).contains(&job.failures)
         {
             return None;
@@ -155,30 +163,42 @@ impl Lane {
         {
             return Ok(false);
         }
-        self.is_still_there(path, content)
+        let there = self.what_is_there(path, content)?;
+        if let There::Other(now_there) = there
+            && !self.config.dry_run
+        {
+            *self.lost.entry(path.clone()).or_default() += 1;
+            self.tell(HostEvent::Lost { path: path.clone(), now_there });
+        }
+        Ok(there == There::Same)
     }
 
-    fn is_still_there(&mut self, path: &RelPath, content: Content) -> Result<bool, TransferError> {
+    /// Looks whether what was stored is there, by its size; once a session.
+    fn what_is_there(&mut self, path: &RelPath, content: Content) -> Result<There, TransferError> {
         if self.confirmed.contains(path) {
-            return Ok(true);
+            return Ok(There::Same);
         }
         let Some(session) = &mut self.session else {
-            return Ok(false);
+            return Ok(There::Unknown);
         };
         let size = session.size(path, &mut self.lore)?;
-        self.last_heard = Instant::now();
-        let now_there = match size {
+        let now = Instant::now();
+        self.last_heard = now;
+        Ok(match size {
             Size::Bytes(bytes) if bytes == content.len => {
+                self.last_work = now;
                 self.confirmed.insert(path.clone());
-                return Ok(true);
+                self.absent.remove(path);
+                if self.config.sync {
+                    // One of the sample that shows whether all is lost.
+                    self.note_write(path, now);
+                }
+                There::Same
             }
-            Size::Untold => return Ok(false),
-            Size::Bytes(bytes) => Some(bytes),
-            Size::Missing => None,
-        };
-        *self.lost.entry(path.clone()).or_default() += 1;
-        self.tell(HostEvent::Lost { path: path.clone(), now_there });
-        Ok(false)
+            Size::Bytes(bytes) => There::Other(Some(bytes)),
+            Size::Missing => There::Other(None),
+            Size::Untold => There::Unknown,
+        })
     }
 
     /// A file that was renamed here is renamed there if it is there, and is what it is here.
@@ -196,7 +216,7 @@ impl Lane {
         let hash = source.hash_all().map_err(TransferError::Local)?;
         if content != (Content { len: source.stamp().len, hash })
             || from.under(&self.config.root).symlink_metadata().is_ok()
-            || !self.is_still_there(&from, content)?
+            || self.what_is_there(&from, content)? != There::Same
         {
             return Ok(None);
         }
@@ -208,7 +228,9 @@ impl Lane {
         self.ledger.is_changing(path);
         match session.move_to(&from, path, &mut self.lore) {
             Ok(()) => {}
-            Err(error @ TransferError::Disconnected(_)) => return Err(error),
+            Err(error @ (TransferError::Disconnected(_) | TransferError::Reconnect(_))) => {
+                return Err(error);
+            }
             // Sending it will do, and the old name is removed by and by.
             Err(_) => return Ok(None),
         }
@@ -256,8 +278,12 @@ impl Lane {
         self.ledger.is_stored(path, content);
         self.absent.remove(path);
         self.confirmed.insert(path.clone());
+        self.note_write(path, Instant::now());
+    }
+
+    fn note_write(&mut self, path: &RelPath, when: Instant) {
         self.last_writes.retain(|(other, _)| other != path);
-        self.last_writes.push_back((path.clone(), Instant::now()));
+        self.last_writes.push_back((path.clone(), when));
         if self.last_writes.len() > LAST_WRITES {
             self.last_writes.pop_front();
         }

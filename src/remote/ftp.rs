@@ -16,7 +16,7 @@ use crate::path::RelPath;
 use crate::source::Source;
 
 /// Some servers refuse SIZE to an account that may well upload: with 550, as if nothing was there.
-/// Some do not rename over a file. So many refusals in a row are understood as that.
+/// Some do not rename over a file, or do not take temporary names. So many refusals in a row are understood as that.
 const REFUSALS: u32 = 2;
 
 /// How long to wait for a server's last words.
@@ -81,8 +81,8 @@ pub struct Lore {
     renames_over: bool,
     /// How many times in a row it renamed only when the name was no longer taken.
     refused_over: u32,
-    /// It does not rename at all, or does not take temporary names.
-    pub cannot_rename: bool,
+    /// It does not know how to rename.
+    cannot_rename: bool,
     /// How many files in a row it took only under their own names.
     in_place: u32,
 }
@@ -95,6 +95,7 @@ impl Lore {
             self.sizes_refused = REFUSALS - 1;
         }
         self.refused_over = self.refused_over.min(REFUSALS - 1);
+        self.in_place = self.in_place.min(REFUSALS - 1);
     }
 
     /// Whether it is known that SIZE tells what is stored.
@@ -111,8 +112,12 @@ impl Lore {
     /// may be chance.
     pub fn is_stored_in_place(&mut self) -> bool {
         self.in_place += 1;
-        self.cannot_rename |= self.in_place > 1;
-        self.cannot_rename
+        self.cannot_rename()
+    }
+
+    /// Whether files cannot be renamed there, or temporary names are not taken.
+    pub fn cannot_rename(&self) -> bool {
+        self.cannot_rename || self.in_place >= REFUSALS
     }
 }
 
@@ -281,7 +286,15 @@ impl Session {
 
     /// A 226 can be a lie: a data connection that died looks like the end of the file.
     fn confirm(&mut self, name: &str, bytes: u64, lore: &mut Lore) -> Result<(), TransferError> {
-        match self.size_of(name, lore)? {
+        let size = self.size_of(name, lore)?;
+        if size == Size::Missing && !lore.tells_size() {
+            lore.sizes_refused += 1;
+            if lore.sizes_refused >= REFUSALS {
+                lore.tells_size = Some(false);
+                return Ok(());
+            }
+        }
+        match size {
             Size::Bytes(stored) if stored != bytes => Err(TransferError::Reconnect(format!(
                 "the server stored {stored} of {bytes} bytes"
             ))),
@@ -297,7 +310,9 @@ impl Session {
     /// # Errors
     /// See [`TransferError`]; an answer that leaves it open is a transient one.
     pub fn size(&mut self, path: &RelPath, lore: &mut Lore) -> Result<Size, TransferError> {
-        self.size_of(&prefixed(path.as_str()), lore)
+        let size = self.size_of(&prefixed(path.as_str()), lore)?;
+        let is_doubtful = lore.sizes_refused > 0 && !lore.tells_size();
+        Ok(if size == Size::Missing && is_doubtful { Size::Untold } else { size })
     }
 
     fn size_of(&mut self, name: &str, lore: &mut Lore) -> Result<Size, TransferError> {
@@ -311,14 +326,7 @@ impl Session {
                 lore.sizes_refused = 0;
                 Ok(Size::Bytes(bytes))
             }
-            (550, _) => {
-                lore.sizes_refused += u32::from(!lore.tells_size());
-                if lore.sizes_refused >= REFUSALS {
-                    lore.tells_size = Some(false);
-                    return Ok(Size::Untold);
-                }
-                Ok(Size::Missing)
-            }
+            (550, _) => Ok(Size::Missing),
             // RFC 3659 is younger than many a server.
             _ if reply.is_unknown_command() || reply.code == 213 => {
                 lore.tells_size = Some(false);
