@@ -66,7 +66,10 @@ pub fn run(config: Config) -> Result<Exit> {
         left_over.push(unfinished.files);
     }
     let mut app = App {
-        settling: Queue::new(Timing::NATIVE),
+        settling: Queue::new(match config.remote_command {
+            Some(_) => Timing::CAREFUL,
+            None => Timing::NATIVE,
+        }),
         scripts: Scripts::new(config.clone(), event_sender),
         sync: if config.sync { Sync::Listing } else { Sync::Done },
         config,
@@ -138,6 +141,9 @@ enum Sync {
     /// It is over; hosts may ask for one of their own.
     Done,
 }
+
+/// So many changes are taken in before any is acted on.
+const AT_ONCE: usize = 1000;
 
 /// How long to wait for changes that were made before Ctrl-C.
 const FLUSH: Duration = Duration::from_millis(300);
@@ -225,6 +231,10 @@ impl App {
                     return if self.config.once { Exit::Failure } else { Exit::Success };
                 }
                 recv(timer) -> _ => {}
+            }
+            // What else has been seen may be of the same burst.
+            for seen in seen.try_iter().take(AT_ONCE) {
+                self.take_seen(seen);
             }
             let now = Instant::now();
             self.dispatch(now);

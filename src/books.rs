@@ -76,14 +76,15 @@ impl Books {
         if self.unusable {
             return;
         }
-        if let (Some(journal), Origin::Save { .. }) = (&self.journal, &origin) {
+        let is_save = matches!(origin, Origin::Save { .. });
+        if let Some(journal) = self.journal.as_ref().filter(|_| is_save) {
             journal.is_ordered(path);
         }
         let path = path.clone();
         self.send(Order::Upload { path: path.clone(), ticket, origin });
-        // Only now, so that the save is on its way already.
-        let is_alone = self.outstanding.is_empty();
-        self.expect(path, ticket, if is_alone { 0 } else { len() });
+        // Only now, so that the save is on its way already; of a single one it does not matter.
+        let matters = !is_save || !self.outstanding.is_empty();
+        self.expect(path, ticket, if matters { len() } else { 0 });
     }
 
     /// Has a file removed there.

@@ -53,7 +53,9 @@ pub struct Timing {
     pub settle: Duration,
     /// A name that is gone is forgotten after this.
     pub gone: Duration,
-    /// An entry of [`Class::Last`] waits until no other has come in for this long,
+    /// An entry of [`Class::Last`] waits for the others of its burst this long,
+    pub glance: Duration,
+    /// if any has come in, until no further one has for this long,
     pub lull: Duration,
     /// and until no other of its burst is pending, but no longer than this.
     pub patience: Option<Duration>,
@@ -76,9 +78,14 @@ impl Timing {
         },
         settle: Duration::from_millis(30),
         gone: Duration::from_secs(1),
+        // Whatever writes many files goes on to the next one sooner than that.
+        glance: Duration::from_micros(500),
         lull: Duration::from_millis(10),
         patience: Some(Duration::from_secs(1)),
     };
+
+    /// Where a restart is to follow, that the burst is complete is worth a wait that could be felt.
+    pub const CAREFUL: Self = Self { glance: Self::NATIVE.lull, ..Self::NATIVE };
 
     /// For files that have settled: a burst takes as long as it takes.
     pub const SETTLED: Self = Self { lull: Duration::ZERO, patience: None, ..Self::NATIVE };
@@ -196,13 +203,15 @@ impl Queue {
 
     /// Takes in what was seen of a file.
     pub fn observe(&mut self, path: RelPath, signal: Signal, now: Instant) {
+        if Class::of(&path) != Class::Last {
+            self.stir(now);
+        }
         let pending = self.remove(&path);
         let Some(phase) = combine(pending.map(|entry| entry.phase), signal) else {
             return;
         };
         let class = Class::of(&path);
-        // The rest of the burst may follow.
-        let wait = if class == Class::Last { self.timing.lull } else { Duration::ZERO };
+        let wait = if class == Class::Last { self.timing.glance } else { Duration::ZERO };
         // Neither a scan nor a further close puts off what is pending.
         let due = match pending {
             Some(entry)
@@ -213,9 +222,6 @@ impl Queue {
             }
             _ => now + self.timing.of(phase).max(wait),
         };
-        if class != Class::Last && phase != Phase::Gone {
-            self.stir(now);
-        }
         self.insert(path, phase, class, now, due, 0);
     }
 
@@ -373,6 +379,7 @@ mod tests {
         quiet: Duration::from_millis(2000),
         settle: Duration::from_millis(30),
         gone: Duration::from_millis(1000),
+        glance: Duration::from_millis(3),
         lull: Duration::from_millis(10),
         patience: Some(Duration::from_millis(1000)),
     };
@@ -539,10 +546,12 @@ mod tests {
     #[test]
     fn what_a_board_starts_with_comes_last_in_a_burst() {
         let table = [
-            ("5 main.py", "15 main.py"),
-            ("5 boot.py, 5 a.py, 6 b.py, 7 main.py", "5 a.py, 6 b.py, 16 boot.py, 17 main.py"),
-            ("5 main.py, 14 a.py, 20 b.py", "14 a.py, 20 b.py, 30 main.py"),
-            ("5 main.py, 16 a.py", "15 main.py, 16 a.py"),
+            ("5 main.py", "8 main.py"),
+            ("5 boot.py, 5 a.py, 6 b.py, 7 main.py", "5 a.py, 6 b.py, 16 boot.py, 16 main.py"),
+            ("5 main.py, 7 a.py, 16 b.py", "7 a.py, 16 b.py, 26 main.py"),
+            ("5 main.py, 9 a.py", "8 main.py, 9 a.py"),
+            ("5 a.py, 14 lib/main.mpy", "5 a.py, 17 lib/main.mpy"),
+            ("5 a.py, 6 lib/main.mpy", "5 a.py, 15 lib/main.mpy"),
         ];
         for (steps, expected) in table {
             assert_eq!(play_burst(steps), expected, "{steps}");
