@@ -61,7 +61,8 @@ impl Lane {
         if let Some(outcome) = self.attempt_rename(path, &mut source)? {
             return Ok(outcome);
         }
-        let replaces = self.ledger.content(path).is_some();
+        let replaces = self.ledger.content(path).is_some()
+            || self.last_writes.iter().any(|(written, _)| written == path);
         // Whatever becomes of it, the server may not have the old content any more.
         self.absent.remove(path);
         self.ledger.is_changing(path);
