@@ -326,6 +326,7 @@ impl App {
             _ if matches!(self.stage, Stage::Draining(_)) => return,
             Seen::Renamed { from, to } => return self.take_rename(from, to),
             Seen::Listing(files) => return self.take_listing(files),
+            Seen::RootGone => return self.settling.forget_gone(),
             Seen::Emptied => {
                 let selected =
                     |path: &&RelPath| self.config.filter.verdict(path) == Verdict::Upload;

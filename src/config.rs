@@ -106,10 +106,9 @@ impl Config {
         }
         let (mut rules, scripts) = rules(&given)?;
         let state_dir = ledger::directory();
-        rules.own_dir = state_dir.as_ref().and_then(|dir| {
-            let dir = dir.canonicalize().unwrap_or_else(|_| dir.clone());
-            RelPath::new(dir.strip_prefix(&root).ok()?).ok()
-        });
+        rules.own_dir = state_dir
+            .as_ref()
+            .and_then(|dir| RelPath::new(real(dir)?.strip_prefix(&root).ok()?).ok());
         if rules.include.is_empty() {
             rules.include.push("*.py".to_owned());
         }
@@ -141,6 +140,14 @@ impl Config {
             },
         })
     }
+}
+
+/// The directory without symbolic links, also if it is yet to be made.
+fn real(dir: &Path) -> Option<PathBuf> {
+    dir.ancestors().find_map(|above| {
+        let rest = dir.strip_prefix(above).ok()?;
+        Some(above.canonicalize().ok()?.join(rest))
+    })
 }
 
 /// The patterns that were given, and the script of each process rule.

@@ -212,6 +212,7 @@ impl Queue {
         };
         let class = Class::of(&path);
         let wait = if class == Class::Last { self.timing.glance } else { Duration::ZERO };
+        let since = pending.map_or(now, |entry| entry.since);
         // Neither a scan nor a further close puts off what is pending.
         let due = match pending {
             Some(entry)
@@ -220,9 +221,10 @@ impl Queue {
             {
                 entry.due
             }
-            _ => now + self.timing.of(phase).max(wait),
+            // What is saved again and again is not put off either.
+            _ => (now + self.timing.of(phase)).max(since + wait),
         };
-        self.insert(path, phase, class, now, due, 0);
+        self.insert(path, phase, class, since, due, 0);
     }
 
     /// Puts in a file that is to be handled at `due`; a newer entry replaces an older one, but what
@@ -282,6 +284,13 @@ impl Queue {
                 self.insert(job.path, phase, class, since, due, failures);
             }
             None => self.insert(job.path, job.phase, job.class, job.since, due, job.failures),
+        }
+    }
+
+    /// Forgets the names that are gone.
+    pub fn forget_gone(&mut self) {
+        for path in self.gone().cloned().collect::<Vec<_>>() {
+            self.remove(&path);
         }
     }
 
@@ -547,6 +556,7 @@ mod tests {
     fn what_a_board_starts_with_comes_last_in_a_burst() {
         let table = [
             ("5 main.py", "8 main.py"),
+            ("5 main.py, 7 main.py, 9 main.py, 11 main.py", "8 main.py, 12 main.py"),
             ("5 boot.py, 5 a.py, 6 b.py, 7 main.py", "5 a.py, 6 b.py, 16 boot.py, 16 main.py"),
             ("5 main.py, 7 a.py, 16 b.py", "7 a.py, 16 b.py, 26 main.py"),
             ("5 main.py, 9 a.py", "8 main.py, 9 a.py"),

@@ -50,6 +50,8 @@ pub enum Seen {
         /// What it is named now.
         to: RelPath,
     },
+    /// The whole directory is gone: what was told to be gone just now went with it.
+    RootGone,
     /// Nothing is left of the files that the rules select.
     Emptied,
     /// All files that the rules select, with their sizes in bytes: when watching begins with
@@ -205,6 +207,7 @@ impl Tree {
                 End::Poll => self.poll = Some(POLL),
                 End::RootGone => {
                     self.was_gone = true;
+                    let _ = self.send(Seen::RootGone);
                     self.problem(format!(
                         "the directory {} has gone: waiting for it to come back",
                         self.config.root.display()

@@ -97,8 +97,18 @@ fn survive(mode: &[&str]) {
     writer.delete("the last.py");
     trial.wait_until_settled();
     #[cfg(target_os = "linux")]
-    Usage::of(run.id()).assert_like(&early);
+    {
+        let late = Usage::of(run.id());
+        println!("{early:?} after a fifth of the saves, {late:?} at the end");
+        late.assert_like(&early);
+    }
     run.stop();
+    println!(
+        "{mode:?}: {saves} saves, {} faults, {} sessions, {} uploads",
+        trial.journal.count("FAULT"),
+        run.count(": connected"),
+        server.puts().len()
+    );
     assert_eq!(trial.differences(), BTreeMap::new(), "after the end");
     let mut here = contents(&trial.project.root());
     here.retain(|path, _| !path.ends_with('/'));

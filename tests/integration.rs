@@ -5,6 +5,8 @@
 
 mod support;
 
+#[path = "integration/atomic.rs"]
+mod atomic;
 #[path = "integration/cli.rs"]
 mod cli;
 #[path = "integration/deciding.rs"]
@@ -13,8 +15,16 @@ mod deciding;
 mod delivering;
 #[path = "integration/hosts.rs"]
 mod hosts;
+#[cfg(unix)]
+#[path = "integration/mirror.rs"]
+mod mirror;
+#[cfg(unix)]
+#[path = "integration/order.rs"]
+mod order;
 #[path = "integration/remote_command.rs"]
 mod remote_command;
+#[path = "integration/resilience.rs"]
+mod resilience;
 #[path = "integration/screen.rs"]
 mod screen;
 #[cfg(unix)]
@@ -23,6 +33,10 @@ mod scripts;
 #[cfg(unix)]
 #[path = "integration/shutdown.rs"]
 mod shutdown;
+#[path = "integration/state.rs"]
+mod state;
+#[path = "integration/sync.rs"]
+mod sync;
 #[path = "integration/up_delete.rs"]
 mod up_delete;
 #[path = "integration/watching.rs"]

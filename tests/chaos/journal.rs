@@ -31,6 +31,11 @@ impl Journal {
         self.add(true, text);
     }
 
+    /// How many entries have this in them.
+    pub fn count(&self, what: &str) -> usize {
+        self.entries.lock().unwrap().iter().filter(|entry| entry.text.contains(what)).count()
+    }
+
     fn add(&self, matters: bool, text: String) {
         let seconds = self.started.elapsed().as_secs_f32();
         self.entries.lock().unwrap().push(Entry { seconds, matters, text });

@@ -5,12 +5,7 @@ use std::net::TcpListener;
 
 use crate::support::{Autoftp, Dialect, Project, Scripted};
 
-const ACCOUNT: Dialect = Dialect { account: Some(("me", "pass word%1")), ..PLAIN };
-const PLAIN: Dialect = Dialect {
-    account: None,
-    missing_directory: crate::support::Act::Reply("550 No such directory"),
-    one_session: false,
-};
+const ACCOUNT: Dialect = Dialect { account: Some(("me", "pass word%1")), ..Dialect::PLAIN };
 
 /// Saves a file and sees it arrive.
 fn delivers(project: &Project, run: &mut Autoftp, server: &Scripted, stored_as: &str) {
@@ -41,7 +36,7 @@ fn an_ipv6_address_and_a_port() {
     let Ok(listener) = TcpListener::bind("[::1]:0") else {
         return eprintln!("no IPv6 here: nothing to test");
     };
-    let (project, server) = (Project::new(), Scripted::listen(listener, PLAIN));
+    let (project, server) = (Project::new(), Scripted::listen(listener, Dialect::PLAIN));
     let mut run = project.run(&[&server.host()]);
     delivers(&project, &mut run, &server, "a.py");
     assert_eq!(server.commands("PASV"), [""; 0], "PASV has no room for an IPv6 address");
@@ -103,8 +98,10 @@ fn user_option_and_password_from_the_environment() {
 
 #[test]
 fn password_from_netrc() {
-    let (project, server) =
-        (Project::new(), Scripted::with(Dialect { account: Some(("me", "secret")), ..PLAIN }));
+    let (project, server) = (
+        Project::new(),
+        Scripted::with(Dialect { account: Some(("me", "secret")), ..Dialect::PLAIN }),
+    );
     write_netrc(&project.home().join(".netrc"), "machine 127.0.0.1 login me password secret\n");
     let mut run = project.run(&["-u", "me", &server.host()]);
     delivers(&project, &mut run, &server, "a.py");
@@ -112,8 +109,10 @@ fn password_from_netrc() {
 
 #[test]
 fn user_and_password_from_the_file_that_netrc_names() {
-    let (project, server) =
-        (Project::new(), Scripted::with(Dialect { account: Some(("me", "secret")), ..PLAIN }));
+    let (project, server) = (
+        Project::new(),
+        Scripted::with(Dialect { account: Some(("me", "secret")), ..Dialect::PLAIN }),
+    );
     let netrc = project.outside("my-netrc");
     write_netrc(
         &netrc,

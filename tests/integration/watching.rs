@@ -521,6 +521,14 @@ fn polling_catches_saves_too() {
     bench.expect_sent(&["lib/deep/a.py", "main.py", "main.py"]);
 }
 
+/// A file that was found had to stand for longer than the pause between two looks, and never did.
+#[test]
+fn polling_very_often_catches_saves_too() {
+    let bench = Bench::start(&["-p", "*.py", "--poll=0.1"]);
+    bench.save("main.py", "one");
+    bench.expect_sent(&["main.py"]);
+}
+
 #[test]
 fn a_deleted_file_is_no_upload_and_no_error() {
     let bench = Bench::start_with(PYTHON, |project| project.write("main.py", "old"));

@@ -94,6 +94,43 @@ impl Project {
         command
     }
 
+    /// Where `autoftp` keeps what it knows of hosts.
+    pub fn state(&self) -> PathBuf {
+        self.home().join("autoftp")
+    }
+
+    /// The journal of the one host that there has been.
+    pub fn journal(&self) -> PathBuf {
+        let entries = fs::read_dir(self.state()).unwrap();
+        let mut journals = entries.map(|entry| entry.unwrap().path()).filter(|path| {
+            !path.extension().is_some_and(|extension| extension == "users" || extension == "turn")
+        });
+        let journal = journals.next().unwrap();
+        assert_eq!(journals.next(), None);
+        journal
+    }
+
+    /// Waits until the save of this file is noted in the journal: a kill does not undo it any more,
+    /// and the lane knows of it.
+    pub fn wait_ordered(&self, path: &str) {
+        self.wait_ordered_by(1, path);
+    }
+
+    /// The same for several processes.
+    pub fn wait_ordered_by(&self, processes: usize, path: &str) {
+        let begun = Instant::now();
+        let ends = format!(" {path}\t");
+        let is_order = |line: &&str| line.starts_with('?') && line.ends_with(&ends);
+        let orders = || {
+            let journal = fs::read_to_string(self.journal()).unwrap();
+            journal.lines().filter(is_order).count()
+        };
+        while orders() < processes {
+            assert!(begun.elapsed() < DEADLINE, "{path} was not ordered");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     pub fn autoftp(&self, args: &[&str]) -> Command {
         let mut command = self.command(env!("CARGO_BIN_EXE_autoftp"));
         command.args(args);
@@ -102,6 +139,16 @@ impl Project {
 
     pub fn run(&self, args: &[&str]) -> Autoftp {
         Autoftp::spawn(self.autoftp(args))
+    }
+
+    /// Runs with what is known in another project, too: of one person, on one computer. Waits until
+    /// saves are caught.
+    pub fn watch_sharing(&self, other: &Project, args: &[&str]) -> Autoftp {
+        let mut command = self.autoftp(args);
+        command.env("XDG_STATE_HOME", other.home());
+        let run = Autoftp::spawn(command);
+        run.wait_for("watching");
+        run
     }
 
     /// Runs, and waits until saves are caught.
@@ -205,6 +252,12 @@ impl Autoftp {
             .filter(|line| line.stream == stream)
             .map(|line| line.text.clone() + "\n")
             .collect()
+    }
+
+    /// Ends it the way a power cut does.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 
     /// Waits for the end: the exit code, or 128 and the number of the signal, as a shell shows it.

@@ -5,9 +5,20 @@ mod scripted;
 pub mod server;
 mod watched;
 
+use std::thread;
+
 pub use autoftp::{Autoftp, Project};
 pub use scripted::{Act, Dialect, Scripted};
 pub use server::Server;
+
+/// Tests all cases side by side: most of the time they wait.
+pub fn side_by_side<T: Send>(cases: impl IntoIterator<Item = T>, test: impl Fn(T) + Sync) {
+    thread::scope(|scope| {
+        for case in cases {
+            scope.spawn(|| test(case));
+        }
+    });
+}
 
 /// A project and a real server, with `autoftp` between them.
 pub struct Bench {

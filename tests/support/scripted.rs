@@ -1,7 +1,7 @@
 //! A small FTP server that writes down all it hears and misbehaves as told, the way boards and
 //! broken networks do.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Weak};
@@ -49,15 +49,22 @@ pub struct Dialect {
     pub missing_directory: Act,
     /// A second session gets 421 while the first one lives.
     pub one_session: bool,
+    /// What RNTO to a name that is taken is answered; without it, the file there is replaced.
+    pub rename_over: Option<&'static str>,
+}
+
+impl Dialect {
+    pub const PLAIN: Dialect = Dialect {
+        account: None,
+        missing_directory: Act::Reply("550 No such directory"),
+        one_session: false,
+        rename_over: None,
+    };
 }
 
 impl Default for Dialect {
     fn default() -> Self {
-        Dialect {
-            account: None,
-            missing_directory: Act::Reply("550 No such directory"),
-            one_session: false,
-        }
+        Dialect::PLAIN
     }
 }
 
@@ -76,13 +83,36 @@ struct Record {
     commands: Vec<String>,
     /// Every completed upload, in order.
     stored: Vec<(String, Vec<u8>)>,
-    /// What no client may do to a board: two commands in flight, or one in pieces.
+    /// What no client may do to a board: two commands in flight, or one in pieces, or an RNTO that
+    /// does not follow a good RNFR.
     offences: Vec<String>,
     directories: BTreeSet<String>,
+    /// What it holds now.
+    files: BTreeMap<String, Vec<u8>>,
+    /// Every state that a file was in, in order; `None` is gone.
+    history: Vec<(String, Option<Vec<u8>>)>,
     rules: Vec<Rule>,
     released: bool,
     stopped: bool,
     connections: Vec<Weak<TcpStream>>,
+}
+
+impl Record {
+    /// All that ever happens to a file.
+    fn change(&mut self, path: &str, bytes: Option<Vec<u8>>) {
+        match &bytes {
+            Some(bytes) => drop(self.files.insert(path.to_owned(), bytes.clone())),
+            None => drop(self.files.remove(path)),
+        }
+        self.history.push((path.to_owned(), bytes));
+    }
+
+    fn is_empty_directory(&self, path: &str) -> bool {
+        let within = |other: &String| parent(other) == path;
+        self.directories.contains(path)
+            && !self.directories.iter().any(within)
+            && !self.files.keys().any(within)
+    }
 }
 
 pub struct Scripted {
@@ -143,6 +173,51 @@ impl Scripted {
         self.record.update(|record| record.directories.insert(path.to_owned()));
     }
 
+    pub fn directories(&self) -> Vec<String> {
+        self.record.read(|record| record.directories.iter().cloned().collect())
+    }
+
+    /// Somebody else puts a file there, where its directory is.
+    pub fn put(&self, path: &str, content: &str) {
+        self.record.update(|record| record.change(path, Some(content.into())));
+    }
+
+    /// Somebody else removes a file there, or a power cut undoes it.
+    pub fn lose(&self, path: &str) {
+        self.record.update(|record| record.change(path, None));
+    }
+
+    /// What it holds, sorted by path.
+    pub fn files(&self) -> Vec<(String, String)> {
+        self.record.read(|record| {
+            let files = record.files.iter();
+            files.map(|(path, bytes)| (path.clone(), text(bytes))).collect()
+        })
+    }
+
+    /// Every content that a path ever had there, in order; `None` where it was gone again.
+    pub fn history(&self, path: &str) -> Vec<Option<String>> {
+        self.record.read(|record| {
+            let states = record.history.iter().filter(|(name, _)| name == path);
+            states.map(|(_, bytes)| bytes.as_deref().map(text)).collect()
+        })
+    }
+
+    /// Waits until it holds this content under this path.
+    pub fn wait_file(&self, path: &str, content: &str) {
+        let is_there = |record: &Record| {
+            (record.files.get(path).is_some_and(|bytes| bytes == content.as_bytes())).then_some(())
+        };
+        let came = self.record.wait(is_there);
+        assert!(came.is_some(), "{path} is not {content:?}; there are {:?}", self.files());
+    }
+
+    /// Waits until it holds nothing under this path.
+    pub fn wait_no_file(&self, path: &str) {
+        let gone = self.record.wait(|record| (!record.files.contains_key(path)).then_some(()));
+        assert!(gone.is_some(), "{path} is still there");
+    }
+
     pub fn sessions(&self) -> usize {
         self.record.read(|record| record.sessions)
     }
@@ -155,10 +230,8 @@ impl Scripted {
 
     /// Every completed upload, in order.
     pub fn stored(&self) -> Vec<(String, String)> {
-        let text = |(path, bytes): &(String, Vec<u8>)| {
-            (path.clone(), String::from_utf8_lossy(bytes).into_owned())
-        };
-        self.record.read(|record| record.stored.iter().map(text).collect())
+        let stored = |(path, bytes): &(String, Vec<u8>)| (path.clone(), text(bytes));
+        self.record.read(|record| record.stored.iter().map(stored).collect())
     }
 
     /// Waits until this content has been stored under this path.
@@ -255,6 +328,8 @@ struct Session {
     directory: String,
     user: String,
     logged_in: bool,
+    /// What a good RNFR named, for the RNTO that has to be next.
+    renaming: Option<String>,
 }
 
 /// The session is over.
@@ -267,7 +342,16 @@ impl Session {
             record.open_sessions += 1;
         });
         let (directory, user) = (String::new(), String::new());
-        Session { control, dialect, record, passive: None, directory, user, logged_in: false }
+        Session {
+            control,
+            dialect,
+            record,
+            passive: None,
+            directory,
+            user,
+            logged_in: false,
+            renaming: None,
+        }
     }
 
     fn serve(&mut self) {
@@ -312,6 +396,14 @@ impl Session {
     /// answer of its own.
     fn obey(&mut self, line: &str, greeting: &str) -> Result<(), Over> {
         let act = self.rule(line);
+        let (verb, argument) = line.split_once(' ').unwrap_or((line, ""));
+        // FTPdLite ends the session over an RNTO that it does not expect.
+        if (verb == "RNTO") != self.renaming.is_some() {
+            self.record.update(|record| {
+                record.offences.push(format!("{line:?} after RNFR {:?}", self.renaming));
+            });
+        }
+        let renaming = self.renaming.take();
         match act {
             Some(Act::Reply(reply)) => return self.say(reply),
             Some(Act::Close) => return Err(Over),
@@ -326,11 +418,12 @@ impl Session {
             }
             _ => {}
         }
-        let (verb, argument) = line.split_once(' ').unwrap_or((line, ""));
         let reply = if verb == "STOR" {
             self.store(argument, act)?
         } else if verb == "greeting" {
             greeting.to_owned()
+        } else if verb == "RNTO" {
+            self.rename(renaming, argument).to_owned()
         } else {
             self.answer(verb, argument)
         };
@@ -395,38 +488,60 @@ impl Session {
                 self.record.update(|record| record.directories.insert(path.clone()));
                 return format!("257 \"/{path}\" created");
             }
-            "SIZE" => {
-                let last = |record: &Record| {
-                    record
-                        .stored
-                        .iter()
-                        .rfind(|(name, _)| *name == path)
-                        .map(|(_, bytes)| bytes.len())
-                };
-                return self
-                    .record
-                    .read(last)
-                    .map_or("550 No such file".to_owned(), |size| format!("213 {size}"));
+            "RMD" if self.record.read(|record| record.is_empty_directory(&path)) => {
+                self.record.update(|record| record.directories.remove(&path));
+                "250 Removed"
             }
-            "CWD" | "MKD" | "DELE" | "RMD" => "550 No such file or directory",
+            "SIZE" => {
+                let size = self.record.read(|record| record.files.get(&path).map(Vec::len));
+                return size.map_or("550 No such file".to_owned(), |size| format!("213 {size}"));
+            }
+            "DELE" if self.has_file(&path) => {
+                self.record.update(|record| record.change(&path, None));
+                "250 Deleted"
+            }
+            "RNFR" if self.has_file(&path) => {
+                self.renaming = Some(path);
+                "350 To what?"
+            }
+            "RMD" if self.has_directory(&path) => "550 It is not empty",
+            "CWD" | "MKD" | "DELE" | "RMD" | "RNFR" => "550 No such file or directory",
             _ => "502 Not implemented",
         };
         reply.to_owned()
     }
 
+    fn rename(&mut self, from: Option<String>, to: &str) -> &'static str {
+        let to = self.resolve(to);
+        let Some(from) = from else { return "503 What?" };
+        if !self.has_directory(parent(&to)) {
+            return "553 No such directory";
+        }
+        if let Some(refusal) = self.dialect.rename_over.filter(|_| self.has_file(&to)) {
+            return refusal;
+        }
+        self.record.update(|record| {
+            let bytes = record.files.get(&from).cloned();
+            record.change(&from, None);
+            record.change(&to, bytes);
+        });
+        "250 Renamed"
+    }
+
     fn store(&mut self, argument: &str, act: Option<Act>) -> Result<String, Over> {
         let path = self.resolve(argument);
-        let act = if self.has_directory(parent(&path)) {
-            act
-        } else {
-            Some(self.dialect.missing_directory)
-        };
+        let can_open = self.has_directory(parent(&path));
+        let act = if can_open { act } else { Some(self.dialect.missing_directory) };
         if let Some(Act::Reply(reply)) = act {
             return Ok(reply.to_owned());
         }
         let Some(listener) = self.passive.take() else {
             return Ok("425 No data connection".to_owned());
         };
+        // Servers empty the file first, so that a transfer that comes to nothing destroys it.
+        if can_open {
+            self.record.update(|record| record.change(&path, Some(Vec::new())));
+        }
         self.say("150 Go on")?;
         let Ok((data, _)) = listener.accept() else {
             return Err(Over);
@@ -454,11 +569,19 @@ impl Session {
             }
         }
         match act {
-            Some(Act::TakeThen(reply)) => return Ok(reply.to_owned()),
+            Some(Act::TakeThen(reply)) => {
+                if can_open {
+                    self.record.update(|record| record.change(&path, None));
+                }
+                return Ok(reply.to_owned());
+            }
             Some(Act::Truncate) => bytes.truncate(bytes.len() / 2),
             _ => {}
         }
-        self.record.update(|record| record.stored.push((path, bytes)));
+        self.record.update(|record| {
+            record.change(&path, Some(bytes.clone()));
+            record.stored.push((path, bytes));
+        });
         Ok("226 Stored".to_owned())
     }
 
@@ -485,6 +608,14 @@ impl Session {
     fn has_directory(&self, path: &str) -> bool {
         path.is_empty() || self.record.read(|record| record.directories.contains(path))
     }
+
+    fn has_file(&self, path: &str) -> bool {
+        self.record.read(|record| record.files.contains_key(path))
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 fn parent(path: &str) -> &str {
