@@ -338,6 +338,9 @@ impl App {
             }
             Seen::Change(path, signal) => (path, signal),
         };
+        if signal == Signal::Dropped && self.config.mirror {
+            self.hosts.iter().for_each(Books::tidy);
+        }
         match self.config.filter.verdict(&path) {
             Verdict::Upload | Verdict::Process(_) => {
                 if signal != Signal::Gone {

@@ -95,6 +95,11 @@ impl Books {
         }
     }
 
+    /// Has directories removed there that have gone here.
+    pub fn tidy(&self) {
+        self.send(Order::Tidy);
+    }
+
     /// All files are to be looked at; [`Books::take_listing`] says which.
     pub fn await_listing(&mut self) {
         self.awaits_listing = !self.unusable;

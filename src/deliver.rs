@@ -67,6 +67,8 @@ pub enum Order {
     },
     /// The file is gone: remove it there, too.
     Remove(RelPath, Ticket),
+    /// A directory may be gone: see whether it is to be removed there, too.
+    Tidy,
     /// Send what is pending if there is a session, then end.
     Drain,
 }
@@ -278,6 +280,7 @@ impl Lane {
                 self.removals.insert(path.clone());
                 self.queue.put(path, Class::Saved, now);
             }
+            Order::Tidy => return,
             Order::Drain => {
                 self.draining = true;
                 // One last try for what waits for its next one.
@@ -496,6 +499,7 @@ impl Lane {
             self.remote_command(&path);
             return true;
         }
+        let gone_directory = self.gone_directory();
         let Some(session) = &mut self.session else {
             return false;
         };
@@ -511,11 +515,9 @@ impl Lane {
                 }
             }
             reply.err()
-        // The innermost comes last in the order of names.
-        } else if let Some(dir) = self.emptied.last().cloned() {
-            let is_gone_here = self.config.root.is_dir() && !self.config.root.join(&dir).exists();
+        } else if let Some(dir) = gone_directory {
             // Refused, it is not empty, or was never there: which of both is not told.
-            let removed = if is_gone_here { session.remove_directory(&dir).err() } else { None };
+            let removed = session.remove_directory(&dir).err();
             if removed.is_none() {
                 self.emptied.remove(&dir);
             }
@@ -553,6 +555,13 @@ impl Lane {
                 self.renew_session();
             }
         }
+    }
+
+    /// The innermost directory that may be empty there and is gone here.
+    fn gone_directory(&self) -> Option<String> {
+        let is_gone = |dir: &&String| !self.config.root.join(dir).exists();
+        let gone = self.emptied.iter().rev().find(is_gone)?;
+        self.config.root.is_dir().then(|| gone.clone())
     }
 
     /// Ends a session that works, for a fresh one.

@@ -105,9 +105,10 @@ fn combine(pending: Option<Phase>, signal: Signal) -> Option<Phase> {
     use Phase::{Found, Gone, New, Ready, Settling, Writing};
     match (pending, signal) {
         // A new file that vanishes before it was sent was a temporary one.
-        (Some(New | Settling | Found), Signal::Gone) => None,
+        (Some(New | Settling), Signal::Gone | Signal::Dropped) => None,
         (_, Signal::Gone) => Some(Gone),
-        (_, Signal::Dropped) => None,
+        (None | Some(Found), Signal::Dropped) => None,
+        (Some(_), Signal::Dropped) => Some(Gone),
 
         // A new name may be a temporary one, and is given a moment when it is first closed. What is
         // written again after that is no such file, and a name that was there a moment ago is a
@@ -410,6 +411,7 @@ mod tests {
                 "close" => Signal::Complete,
                 "found" => Signal::Found,
                 "gone" => Signal::Gone,
+                "drop" => Signal::Dropped,
                 other => panic!("{other}"),
             };
             (millis.parse::<u64>().expect("milliseconds"), signal)
@@ -464,6 +466,10 @@ mod tests {
             ("0 found, 10 modify, 20 close", "20 Ready"),
             ("0 create, 1 found, 2 close", "32 Settling"),
             ("0 modify, 1 found, 9 close", "9 Ready"),
+            // Removed, saved and removed again before anybody looked.
+            ("0 gone, 1 create, 2 drop", "1002 Gone"),
+            ("0 gone, 5 found, 6 gone", "1006 Gone"),
+            ("0 create, 1 drop", ""),
             // Removed for good.
             ("0 gone", "1000 Gone"),
             ("0 modify, 1 gone", "1001 Gone"),

@@ -209,16 +209,16 @@ impl Weather {
         }
         // Of a thousand commands.
         Some(match self.random.below(1000) {
-            0..60 if REFUSED.contains(&verb) => Fault::Answer(self.random.pick(&REFUSALS)),
-            60..85 => Fault::Before(self.end()),
-            85..110 => Fault::After(self.end()),
-            110..160 => {
+            0..25 if REFUSED.contains(&verb) => Fault::Answer(self.random.pick(&REFUSALS)),
+            25..29 => Fault::Before(self.end()),
+            29..33 => Fault::After(self.end()),
+            33..60 => {
                 let longest = if self.random.percent(5) { 300 } else { 50 };
                 Fault::Delay(Duration::from_millis(self.random.within(1..longest) as u64))
             }
-            160..190 if verb == "STOR" => Fault::Refuse,
-            190..220 if verb == "STOR" => Fault::Lie,
-            220..350 if verb == "STOR" => {
+            60..70 if verb == "STOR" => Fault::Refuse,
+            70..80 if verb == "STOR" => Fault::Lie,
+            80..120 if verb == "STOR" => {
                 // Files are small more often than not.
                 let longest = 1 << self.random.below(18);
                 Fault::Data(self.random.below(longest), self.data_fault())
