@@ -126,6 +126,8 @@ pub fn start(
         in_place_said: false,
         temporary_name: attempt::temporary_name(),
         leftovers: unfinished.temporary.clone(),
+        removals_refused: 0,
+        next_removal: now,
         emptied: BTreeSet::new(),
         command_due: None,
         waiting: None,
@@ -184,6 +186,9 @@ struct Lane {
     temporary_name: String,
     /// Temporary names that may be left there.
     leftovers: BTreeSet<String>,
+    /// How many times in a row one of them could not be removed, and when the next try is.
+    removals_refused: u32,
+    next_removal: Instant,
     /// Directories there that may have become empty.
     emptied: BTreeSet<String>,
     /// With `--remote-once`, the file whose remote command is due when the burst is over.
@@ -295,7 +300,8 @@ impl Lane {
             return self.next_try;
         };
         let burst_ends = self.command_due.as_ref().map(|_| self.burst_ends());
-        let times = [self.queue.next_due(), burst_ends];
+        let may_remove = !self.leftovers.is_empty() && self.removals_refused < TRIES;
+        let times = [self.queue.next_due(), burst_ends, may_remove.then_some(self.next_removal)];
         times.into_iter().flatten().fold(self.last_heard + KEEPALIVE, Instant::min)
     }
 
@@ -354,6 +360,7 @@ impl Lane {
                 self.was_connected = true;
                 self.last_heard = Instant::now();
                 self.lore.begin_session();
+                self.removals_refused = 0;
                 self.tell(HostEvent::Connected { dir: welcome.dir, greeting: welcome.greeting });
                 if !std::mem::take(&mut self.is_renewed) {
                     self.hope();
@@ -500,34 +507,44 @@ impl Lane {
             return true;
         }
         let gone_directory = self.gone_directory();
+        let may_remove = now >= self.next_removal && self.removals_refused < TRIES;
         let Some(session) = &mut self.session else {
             return false;
         };
         if self.config.dry_run {
             return false;
         }
-        let broken = if let Some(name) = self.leftovers.first().cloned() {
-            let reply = session.delete(&name);
-            if let Ok(reply) = &reply {
-                self.leftovers.remove(&name);
-                if reply.is_completion() || reply.code == 550 {
+        let result = if let Some(name) = self.leftovers.first().cloned().filter(|_| may_remove) {
+            let removed = session.remove(&name, &mut self.lore);
+            match &removed {
+                Ok(_) => {
+                    self.leftovers.remove(&name);
                     self.ledger.journal().is_gone(&name);
+                    self.removals_refused = 0;
+                    if self.config.mirror {
+                        let dirs = name.match_indices('/').map(|(end, _)| name[..end].to_owned());
+                        self.emptied.extend(dirs);
+                    }
+                }
+                Err(_) => {
+                    self.removals_refused += 1;
+                    self.next_removal = now + backoff::delay(self.removals_refused);
                 }
             }
-            reply.err()
+            removed.map(drop)
         } else if let Some(dir) = gone_directory {
             // Refused, it is not empty, or was never there: which of both is not told.
-            let removed = session.remove_directory(&dir).err();
-            if removed.is_none() {
+            let removed = session.remove_directory(&dir);
+            if removed.is_ok() {
                 self.emptied.remove(&dir);
             }
-            removed
+            removed.map(drop).map_err(TransferError::from)
         } else {
             return false;
         };
         self.last_heard = Instant::now();
-        if let Some(broken) = broken {
-            self.lose_session(broken.to_string());
+        if let Err(TransferError::Disconnected(cause)) = result {
+            self.lose_session(cause);
         }
         true
     }

@@ -264,8 +264,9 @@ impl Lane {
             return Err(TransferError::Disconnected("no session".to_owned()));
         };
         self.ledger.is_changing(path);
-        let was_there =
-            session.remove(path, &mut self.lore).map_err(|error| error.of("removing it"))?;
+        let was_there = session
+            .remove(path.as_str(), &mut self.lore)
+            .map_err(|error| error.of("removing it"))?;
         self.removals.remove(path);
         self.note_gone(path);
         Ok(if was_there { Outcome::Removed } else { Outcome::Vanished })

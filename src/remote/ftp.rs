@@ -403,25 +403,17 @@ impl Session {
     ///
     /// # Errors
     /// See [`TransferError`].
-    pub fn remove(&mut self, path: &RelPath, lore: &mut Lore) -> Result<bool, TransferError> {
-        let reply = self.delete(path.as_str())?;
+    pub fn remove(&mut self, path: &str, lore: &mut Lore) -> Result<bool, TransferError> {
+        let name = prefixed(path);
+        let reply = self.command(&format!("DELE {name}"))?;
         if reply.is_completion() {
             return Ok(true);
         }
         // No code says that there is no such file.
         match reply.code {
-            550 if self.size(path, lore)? == Size::Missing => Ok(false),
-            550 if !lore.tells_size() => Ok(false),
+            550 if !matches!(self.size_of(&name, lore)?, Size::Bytes(_)) => Ok(false),
             _ => Err(TransferError::refused(&reply)),
         }
-    }
-
-    /// Deletes this name.
-    ///
-    /// # Errors
-    /// When there is no answer.
-    pub fn delete(&mut self, name: &str) -> Result<Reply, Broken> {
-        self.command(&format!("DELE {}", prefixed(name)))
     }
 
     /// Removes a directory if it is empty: servers refuse to if it is not. Returns whether it did.
