@@ -125,12 +125,12 @@ pub fn start(
         is_broken_said: false,
         in_place_said: false,
         temporary_name: attempt::temporary_name(),
-        leftovers: unfinished.temporary.clone(),
+        leftovers: if config.dry_run { BTreeSet::new() } else { unfinished.temporary.clone() },
         removals_refused: 0,
         next_removal: now,
         emptied: BTreeSet::new(),
         command_due: None,
-        waiting: None,
+        is_waiting: false,
         last_work: now,
         last_heard: now,
         clocks: (now, SystemTime::now()),
@@ -193,8 +193,8 @@ struct Lane {
     emptied: BTreeSet<String>,
     /// With `--remote-once`, the file whose remote command is due when the burst is over.
     command_due: Option<RelPath>,
-    /// Since when another process has been sending to the same place.
-    waiting: Option<Instant>,
+    /// Whether another process is sending to the same place.
+    is_waiting: bool,
     /// When something was ordered or delivered last.
     last_work: Instant,
     last_heard: Instant,
@@ -254,7 +254,7 @@ impl Lane {
 
     /// Whether there is a file whose turn it is, and a session for it now.
     fn can_go_on(&self, now: Instant) -> bool {
-        let soon = if self.waiting.is_some() { now + OTHER_PROCESS } else { now };
+        let soon = if self.is_waiting { now + OTHER_PROCESS } else { now };
         self.queue.next_due().is_some_and(|due| due <= soon)
             && (self.session.is_some() || self.next_try <= now)
     }
@@ -440,11 +440,11 @@ impl Lane {
         if !self.config.dry_run && !self.ledger.take_turn() {
             // It may have been stopped in the midst of it.
             if self.ledger.turn_rests() < self.config.timeout {
-                self.waiting.get_or_insert(now);
+                self.is_waiting = true;
                 return self.queue.retry(job, now + OTHER_PROCESS);
             }
         }
-        self.waiting = None;
+        self.is_waiting = false;
         let outcome = self.attempt(&job);
         self.ledger.end_turn();
         match outcome {
