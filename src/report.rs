@@ -317,7 +317,8 @@ impl Printer {
                 self.has_lost[id] = true;
             }
             HostEvent::Synced { sent, unchanged, failed } => {
-                let mut facts = vec![format!("{} sent", count(sent, "file"))];
+                let done = if self.dry_run { "to be sent" } else { "sent" };
+                let mut facts = vec![format!("{} {done}", count(sent, "file"))];
                 if unchanged > 0 {
                     facts.push(format!("{unchanged} there already"));
                 }
