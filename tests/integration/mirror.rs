@@ -221,6 +221,15 @@ fn directories_that_were_emptied_are_removed_there_from_the_innermost() {
 }
 
 #[test]
+fn a_directory_that_matches_is_not_taken_for_a_file() {
+    let mirror = Mirror::start(&["-p", "*"], &["a.py", "lib/b.py"]);
+    fs::remove_dir_all(mirror.project.path("lib")).unwrap();
+    let mirror = mirror.expect(&["a.py"]);
+    assert_eq!(mirror.commands(&["DELE", "RMD"]), ["DELE lib/b.py", "RMD lib"]);
+    assert_eq!(mirror.run.stderr(), "");
+}
+
+#[test]
 fn a_directory_that_is_not_empty_there_stays_and_that_is_no_trouble() {
     let mirror = Mirror::start(&[], &["b.py", "lib/deep/a.py"]);
     mirror.server.put("lib/theirs.py", "somebody else's");

@@ -261,3 +261,53 @@ fn a_refused_file_is_tried_again_when_another_goes_through() {
     run.stop();
     assert_eq!(run.count("450 Busy"), 1, "said once");
 }
+
+#[test]
+#[cfg(unix)]
+fn an_upload_is_not_the_answer_to_a_save_that_came_meanwhile() {
+    let (project, mut server) = (Project::new(), Scripted::start());
+    server.times(1, "STOR", Act::Hold);
+    let mut run = project.watch(&["--timeout", "5", &server.host()]);
+    run.wait_for("connected");
+    project.write("a.py", "one");
+    server.wait_commands(1, "STOR");
+    project.write("a.py", "two");
+    project.wait_ordered_by(2, "a.py");
+    server.times(usize::MAX, "PASV", Act::Silence);
+    server.release();
+    run.wait_for(">> ");
+    server.wait_commands(2, "PASV");
+    server.stop();
+    run.wait_for_error("connection lost");
+    run.interrupt();
+    assert_eq!(run.wait_exit(), 1, "{}", run.stdout());
+    run.wait_for_error("not delivered: a.py");
+}
+
+#[test]
+fn a_file_that_grows_faster_than_it_is_sent_does_not_hold_up_the_others() {
+    use std::io::Write;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    let (project, server) = (Project::new(), Scripted::start());
+    server.on("STOR log.py", Act::Crawl);
+    let mut run = project.watch(&[&server.host()]);
+    let grown = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut log = std::fs::File::create(project.path("log.py")).unwrap();
+            while !grown.load(Ordering::Relaxed) {
+                log.write_all(&[b'x'; 1_000_000]).unwrap();
+                // Closing it once has it sent while it goes on growing.
+                drop(std::fs::File::options().append(true).open(project.path("log.py")).unwrap());
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+        });
+        server.wait_commands(1, "STOR log.py");
+        project.write("other.py", "other");
+        let other = server.wait_any_stored("other.py");
+        grown.store(true, Ordering::Relaxed);
+        assert!(other, "other.py was not stored");
+    });
+    run.interrupt_and_wait();
+}

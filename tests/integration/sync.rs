@@ -110,6 +110,15 @@ fn once_with_a_refused_file_sends_the_others_names_it_and_ends_with_1() {
 }
 
 #[test]
+fn once_ends_although_one_file_ends_every_session() {
+    let (project, server) = (project(), Scripted::start());
+    server.on("STOR a.py", Act::Close);
+    let (code, _, errors) = once(&project, &server, &["--timeout", "1"]);
+    assert_eq!(code, 1, "{errors}");
+    assert_eq!(server.files(), matching()[1..]);
+}
+
+#[test]
 fn once_gets_over_a_passing_refusal() {
     let (project, server) = (project(), Scripted::start());
     server.times(2, "STOR lib/b.py", Act::Reply("450 Busy"));

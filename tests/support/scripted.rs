@@ -234,6 +234,12 @@ impl Scripted {
         self.record.read(|record| record.stored.iter().map(stored).collect())
     }
 
+    /// Whether anything comes to be stored under this path.
+    pub fn wait_any_stored(&self, path: &str) -> bool {
+        let is_stored = |record: &Record| record.stored.iter().any(|(name, _)| name == path);
+        self.record.wait(|record| is_stored(record).then_some(())).is_some()
+    }
+
     /// Waits until this content has been stored under this path.
     pub fn wait_stored(&self, path: &str, content: impl AsRef<[u8]>) {
         let content = content.as_ref();
