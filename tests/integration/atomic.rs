@@ -1,6 +1,6 @@
 //! `--atomic`: under a temporary name first.
 
-use crate::support::{Act, Dialect, Project, Scripted, Server, side_by_side};
+use crate::support::{Act, Autoftp, Dialect, Project, Scripted, Server, side_by_side};
 
 fn pair(path: &str, content: &str) -> (String, String) {
     (path.to_owned(), content.to_owned())
@@ -119,10 +119,11 @@ fn what_cannot_be_renamed_over_is_deleted_first_and_soon_at_once() {
     }
 }
 
-#[test]
-fn without_rnfr_files_are_stored_in_place_and_that_is_said_once() {
+/// Saves three files while this is answered: they are stored all the same, and it is said once that
+/// it is without --atomic.
+fn save_without_renaming(verb: &str, reply: &'static str) -> (Autoftp, Scripted) {
     let (project, server) = (Project::new(), Scripted::start());
-    server.on("RNFR", Act::Reply("502 Not implemented"));
+    server.on(verb, Act::Reply(reply));
     let mut run = project.watch(&["--atomic", &server.host()]);
     for path in ["a.py", "b.py", "c.py"] {
         project.write(path, path);
@@ -130,24 +131,21 @@ fn without_rnfr_files_are_stored_in_place_and_that_is_said_once() {
     }
     run.stop();
     assert_eq!(server.files(), ["a.py", "b.py", "c.py"].map(|path| pair(path, path)));
+    assert_eq!(run.count("without --atomic"), 1);
+    (run, server)
+}
+
+#[test]
+fn without_rnfr_files_are_stored_in_place() {
+    let (_run, server) = save_without_renaming("RNFR", "502 Not implemented");
     assert_eq!(server.commands("RNFR").len(), 1);
     assert_eq!(server.commands("STOR .autoftp").len(), 1);
-    assert_eq!(run.count("without --atomic"), 1);
 }
 
 #[test]
 fn where_temporary_names_are_refused_files_are_stored_in_place_in_the_end() {
-    let (project, server) = (Project::new(), Scripted::start());
-    server.on("STOR .autoftp", Act::Reply("553 Prohibited file name"));
-    let mut run = project.watch(&["--atomic", &server.host()]);
-    for path in ["a.py", "b.py", "c.py"] {
-        project.write(path, path);
-        server.wait_file(path, path);
-    }
-    run.stop();
-    assert_eq!(server.files(), ["a.py", "b.py", "c.py"].map(|path| pair(path, path)));
+    let (run, server) = save_without_renaming("STOR .autoftp", "553 Prohibited file name");
     assert_eq!(server.commands("STOR .autoftp").len(), 6, "a few times for each of two files");
-    assert_eq!(run.count("without --atomic"), 1);
     assert_eq!(run.count("553 Prohibited"), 2, "said once for each");
 }
 
