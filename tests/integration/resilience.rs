@@ -270,7 +270,7 @@ fn an_upload_is_not_the_answer_to_a_save_that_came_meanwhile() {
     let mut run = project.watch(&["--timeout", "5", &server.host()]);
     run.wait_for("connected");
     project.write("a.py", "one");
-    server.wait_commands(1, "STOR");
+    server.wait_stored("a.py", "one");
     project.write("a.py", "two");
     project.wait_ordered_by(2, "a.py");
     server.times(usize::MAX, "PASV", Act::Silence);
