@@ -507,7 +507,8 @@ impl Tree {
     /// A name came into being; what for is not known yet.
     fn created(&mut self, path: &Path, watcher: &mut RecommendedWatcher) -> Result<(), End> {
         let Ok(metadata) = fs::symlink_metadata(path) else {
-            return Ok(());
+            // Gone again, as will be told.
+            return self.tell(path, Signal::Created);
         };
         if metadata.is_dir() {
             return self.scan(path, Scan::Compare, Some(watcher));

@@ -4,6 +4,8 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
 use crate::support::{Act, Autoftp, Dialect, Project, Scripted, Server, side_by_side};
 
 fn pair(path: &str, content: &str) -> (String, String) {
@@ -220,6 +222,20 @@ fn directories_that_were_emptied_are_removed_there_from_the_innermost() {
     assert_eq!(mirror.server.directories(), [""; 0]);
 }
 
+/// Nor does the temporary name count as a file that has gone.
+#[test]
+fn the_only_file_is_removed_there_though_it_was_saved_by_renaming_before_anybody_looked() {
+    let mut mirror = Mirror::start(&[], &["a.py"]);
+    mirror.run.signal(Signal::STOP);
+    mirror.project.write("new-a.py", "new");
+    mirror.project.rename("new-a.py", "a.py");
+    mirror.project.write("a.py", "newer");
+    mirror.project.remove("a.py");
+    mirror.run.signal(Signal::CONT);
+    mirror.server.wait_no_file("a.py");
+    mirror.run.stop();
+}
+
 #[test]
 fn a_directory_that_matches_is_not_taken_for_a_file() {
     let mirror = Mirror::start(&["-p", "*"], &["a.py", "lib/b.py"]);
@@ -369,12 +385,12 @@ fn a_project_that_was_removed_and_is_back_empty_removes_nothing() {
 fn when_all_files_vanish_at_once_none_is_removed_there() {
     side_by_side([&[][..], &["--poll=0.2"]], |args| {
         let mut mirror = Mirror::start(args, &["a.py", "b.py", "lib/c.py"]);
-        mirror.run.signal(rustix::process::Signal::STOP);
+        mirror.run.signal(Signal::STOP);
         for path in ["a.py", "b.py"] {
             mirror.project.remove(path);
         }
         fs::remove_dir_all(mirror.project.path("lib")).unwrap();
-        mirror.run.signal(rustix::process::Signal::CONT);
+        mirror.run.signal(Signal::CONT);
         mirror.run.wait_for("all files have gone at once");
         mirror.finish();
         assert_eq!(mirror.paths(), ["a.py", "b.py", "lib/c.py"], "{args:?}");
