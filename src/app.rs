@@ -391,7 +391,7 @@ impl App {
 
     /// Has all files looked at: by every host and script at the start, later by the hosts that
     /// have lost some.
-    fn take_listing(&mut self, files: Vec<(RelPath, u64)>) {
+    fn take_listing(&mut self, mut files: Vec<(RelPath, u64)>) {
         let now = Instant::now();
         if self.sync == Sync::Listing {
             for (path, _) in &files {
@@ -409,7 +409,6 @@ impl App {
         }
         self.sync = Sync::Done;
         self.tickets += 1;
-        let mut files = files;
         files.retain(|(path, _)| self.config.filter.verdict(path) == Verdict::Upload);
         for host in &mut self.hosts {
             host.take_listing(&files, self.tickets);

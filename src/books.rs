@@ -24,7 +24,7 @@ pub struct Books {
     /// The newest order for each file that is not settled, and the file's size in bytes.
     outstanding: HashMap<RelPath, (Ticket, u64)>,
     /// The files that were given up.
-    pub failed: BTreeSet<RelPath>,
+    failed: BTreeSet<RelPath>,
     /// How many files were sent.
     pub files: u64,
     /// How many bytes.
