@@ -32,9 +32,6 @@ use crate::watch::{self, Seen, Watch};
 /// When it cannot start.
 pub fn run(config: Config) -> Result<Exit> {
     let config = Arc::new(config);
-    let logins = (config.hosts.iter())
-        .map(|host| Login::find(host, config.user.as_deref()))
-        .collect::<Result<Vec<_>>>()?;
     let stops = shutdown::listen()?;
     // A working directory is never quite gone: the system would not report that the watched one
     // was removed.
@@ -50,13 +47,15 @@ pub fn run(config: Config) -> Result<Exit> {
     let (event_sender, events) = unbounded();
     let mut hosts = Vec::new();
     let mut left_over = Vec::new();
-    for (id, (host, login)) in config.hosts.iter().zip(logins).enumerate() {
-        let (ledger, unfinished) = recall(&config, host, &login, &reporter);
+    for (id, (host, login)) in config.hosts.iter().zip(&config.logins).enumerate() {
+        if let Some(notice) = &login.notice {
+            reporter.show(Event::Notice(notice.clone()));
+        }
+        let (ledger, unfinished) = recall(&config, host, login, &reporter);
         let journal = (!config.dry_run).then(|| ledger.journal());
         let orders = deliver::start(
             id,
             host.clone(),
-            login,
             ledger,
             &unfinished,
             config.clone(),

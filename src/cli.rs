@@ -1,9 +1,12 @@
 //! The command line. Every long option is also a key of the `.autoftp` file.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Parser, ValueEnum};
+
+use crate::encoding::Encoding;
 
 const ABOUT: &str = "Watches this directory and sends every saved file to an FTP server at once";
 
@@ -24,6 +27,8 @@ Examples:
   autoftp ftp://me@nas:2121/projects/site -p '*'
   autoftp 192.168.4.1 192.168.4.2             two boards at once
   autoftp esp32.local --once                  send what is not there yet, and end
+  autoftp ftps://me@example.com -p '*'        encrypted (FTPS)
+  autoftp --check esp32.local                 tell what the server can do, and what to mend
 
 Settings can stand in a file named .autoftp in the directory, a 'key: value' a line, where the
 keys are the long options' names.
@@ -45,7 +50,7 @@ be used; 2 for a wrong command line or .autoftp; 130 after a second Ctrl-C.";
     args_override_self = true
 )]
 pub struct Cli {
-    /// Where to send: NAME, NAME:PORT, [IPV6]:PORT or ftp://USER@NAME:PORT/DIR
+    /// Where to send: NAME, NAME:PORT, [IPV6]:PORT, ftp://USER@NAME:PORT/DIR or ftps://...
     ///
     /// Several hosts each get every file; one that is away does not delay the others. A directory
     /// in an address is relative to where the login leads; //DIR is absolute.
@@ -124,9 +129,26 @@ pub struct Cli {
 
     /// Who to log in as [default: from netrc, else anonymous]
     ///
-    /// The password comes from AUTOFTP_PASSWORD, else from netrc, else it is asked for.
+    /// The password comes from --password-file, --password-command, AUTOFTP_PASSWORD or netrc,
+    /// the first that is there; else it is asked for.
     #[arg(short, long, value_name = "NAME", help_heading = "Server")]
     pub user: Option<String>,
+
+    /// Read the password from the first line of FILE
+    #[arg(long, value_name = "FILE", help_heading = "Server")]
+    pub password_file: Option<PathBuf>,
+
+    /// Run CMD for the password: the first line that it prints (no shell)
+    #[arg(long, value_name = "CMD", help_heading = "Server")]
+    pub password_command: Option<String>,
+
+    /// The account to name when the server asks for one (ACCT) [default: from netrc]
+    #[arg(long, value_name = "NAME", help_heading = "Server")]
+    pub account: Option<String>,
+
+    /// Send a password unencrypted to a public address, too
+    #[arg(long, help_heading = "Server")]
+    pub allow_plaintext: bool,
 
     /// The port, where HOST does not say it [default: 21]
     #[arg(long, value_name = "N", value_parser = port, help_heading = "Server")]
@@ -139,6 +161,51 @@ pub struct Cli {
     /// How long to wait for a silent server [default: 10]
     #[arg(long, value_name = "SECONDS", value_parser = seconds, help_heading = "Server")]
     pub timeout: Option<Duration>,
+
+    /// Have the server connect to this computer for each file (active mode)
+    ///
+    /// For servers that know no passive mode. Firewalls and NAT on this side stop it.
+    #[arg(long, help_heading = "Server")]
+    pub active: bool,
+
+    /// How names are written on the wire [default: utf-8]
+    #[arg(long, value_enum, value_name = "ENCODING", help_heading = "Server")]
+    pub encoding: Option<Encoding>,
+
+    /// Encrypt everything, or send nothing (FTPS); as does ftps://
+    ///
+    /// On port 990, which ftps:// without a port means, TLS begins at once; elsewhere as the server
+    /// wants it (AUTH TLS where it greets unencrypted). Certificates are checked.
+    #[arg(long, help_heading = "Encryption")]
+    pub tls: bool,
+
+    /// Trust the certificates in FILE (PEM) instead of those that this computer trusts
+    ///
+    /// The server's own certificate may be one of them, also if it is self-signed.
+    #[arg(long, value_name = "FILE", help_heading = "Encryption")]
+    pub cacert: Option<PathBuf>,
+
+    /// The name that the certificate has to be for [default: that of HOST]
+    #[arg(long, value_name = "NAME", help_heading = "Encryption")]
+    pub tls_server_name: Option<String>,
+
+    /// Do not check certificates: who is in between can read and change everything
+    #[arg(long, help_heading = "Encryption")]
+    pub insecure: bool,
+
+    /// Show the server this certificate (PEM)
+    #[arg(long, value_name = "FILE", help_heading = "Encryption")]
+    pub client_cert: Option<PathBuf>,
+
+    /// The key of --client-cert (PEM)
+    #[arg(long, value_name = "FILE", help_heading = "Encryption")]
+    pub client_key: Option<PathBuf>,
+
+    /// Try out what HOST can do, tell what to mend, and end
+    ///
+    /// Uploads, renames and removes files of its own there, named autoftp-check-*.
+    #[arg(long, help_heading = "Running")]
+    pub check: bool,
 
     /// How long a script may run [default: 60]
     #[arg(long, value_name = "SECONDS", value_parser = seconds, help_heading = "Running")]
@@ -214,9 +281,22 @@ impl Cli {
             remote_command: self.remote_command.or(base.remote_command),
             remote_match: extend(base.remote_match, self.remote_match),
             user: self.user.or(base.user),
+            password_file: self.password_file.or(base.password_file),
+            password_command: self.password_command.or(base.password_command),
+            account: self.account.or(base.account),
+            allow_plaintext: self.allow_plaintext || base.allow_plaintext,
             port: self.port.or(base.port),
             remote_dir: self.remote_dir.or(base.remote_dir),
             timeout: self.timeout.or(base.timeout),
+            active: self.active || base.active,
+            encoding: self.encoding.or(base.encoding),
+            tls: self.tls || base.tls,
+            cacert: self.cacert.or(base.cacert),
+            tls_server_name: self.tls_server_name.or(base.tls_server_name),
+            insecure: self.insecure || base.insecure,
+            client_cert: self.client_cert.or(base.client_cert),
+            client_key: self.client_key.or(base.client_key),
+            check: self.check || base.check,
             process_timeout: self.process_timeout.or(base.process_timeout),
             poll: self.poll.or(base.poll),
             dry_run: self.dry_run || base.dry_run,

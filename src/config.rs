@@ -12,10 +12,13 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::{ArgAction, CommandFactory, Parser};
 
 use crate::cli::{Cli, When};
+use crate::credentials::{Login, Means};
+use crate::encoding::Encoding;
 use crate::filter::{Filter, Rules};
 use crate::host::Host;
 use crate::ledger;
 use crate::path::RelPath;
+use crate::remote::tls::{self, Trust};
 use crate::text::shortened;
 
 /// The settings' file.
@@ -30,8 +33,10 @@ pub struct Config {
     pub state_dir: Option<PathBuf>,
     /// Where to send; at least one.
     pub hosts: Vec<Host>,
-    /// Who to log in as, where HOST does not say it.
-    pub user: Option<String>,
+    /// Who to log in as on each of them.
+    pub logins: Vec<Login>,
+    /// Whom to trust, if any of them is to be spoken to through TLS.
+    pub trust: Option<Trust>,
     /// The directory on the server, where HOST does not say it.
     pub remote_dir: Option<String>,
     /// The patterns, as given.
@@ -58,6 +63,12 @@ pub struct Config {
     pub dry_run: bool,
     /// How long to wait for a silent server.
     pub timeout: Duration,
+    /// Whether servers connect to us for each file.
+    pub active: bool,
+    /// How names are written on the wire.
+    pub encoding: Encoding,
+    /// Whether servers are only tried out.
+    pub check: bool,
     /// How long a script may run.
     pub process_timeout: Duration,
     /// Look for changes this often instead of being told of them.
@@ -97,6 +108,7 @@ impl Config {
         );
         let hosts = (given.hosts.iter())
             .map(|text| Host::parse(text, given.port))
+            .map(|host| host.map(|host| Host { secure: host.secure || given.tls, ..host }))
             .collect::<Result<Vec<_>>>()?;
         if let Some(file) = given.hosts.iter().find(|text| root.join(text).is_file()) {
             bail!("HOST '{file}' is a file here: put patterns in quotes, as in -p '*.py'");
@@ -104,11 +116,25 @@ impl Config {
         for (n, host) in hosts.iter().enumerate() {
             ensure!(!hosts[..n].contains(host), "HOST '{host}' is given twice");
         }
-        let (mut rules, scripts) = rules(&given)?;
+        let is_secure = hosts.iter().any(|host| host.secure);
+        let tls = tls_settings(&given, &root, is_secure)?;
         let state_dir = ledger::directory();
-        rules.own_dir = state_dir
-            .as_ref()
-            .and_then(|dir| RelPath::new(real(dir)?.strip_prefix(&root).ok()?).ok());
+        let means = Means {
+            user: one_line("user", given.user.clone())?,
+            password_file: file(&root, given.password_file.clone()),
+            password_command: (given.password_command.as_deref().map(words).transpose())
+                .context("--password-command")?,
+            account: one_line("account", given.account.clone())?,
+            allow_plaintext: given.allow_plaintext,
+        };
+        let logins = (hosts.iter())
+            .map(|host| Login::find(host, &means, &root, state_dir.as_deref()))
+            .collect::<Result<Vec<_>>>()?;
+        let (mut rules, scripts) = rules(&given)?;
+        let key = tls.client.as_ref().map(|(_, key)| key);
+        rules.own = (state_dir.iter().chain(&means.password_file).chain(key))
+            .filter_map(|path| RelPath::new(real(path)?.strip_prefix(&root).ok()?).ok())
+            .collect();
         if rules.include.is_empty() {
             rules.include.push("*.py".to_owned());
         }
@@ -117,7 +143,8 @@ impl Config {
             root,
             state_dir,
             hosts,
-            user: one_line("user", given.user)?,
+            logins,
+            trust: is_secure.then(|| Trust::new(&tls)).transpose()?,
             remote_dir: one_line("remote-dir", given.remote_dir)?,
             rules,
             scripts,
@@ -130,6 +157,9 @@ impl Config {
             mirror: given.mirror,
             dry_run: given.dry_run,
             timeout: given.timeout.unwrap_or(Duration::from_secs(10)),
+            active: given.active,
+            encoding: given.encoding.unwrap_or_default(),
+            check: given.check,
             process_timeout: given.process_timeout.unwrap_or(Duration::from_secs(60)),
             poll: given.poll,
             screen: Screen {
@@ -164,7 +194,7 @@ fn rules(given: &Cli) -> Result<(Rules, Vec<Vec<String>>)> {
         up_delete: items(&given.up_delete),
         remote_match: items(&given.remote_match),
         default_ignores: !given.no_default_ignores,
-        own_dir: None,
+        own: Vec::new(),
     };
     Ok((rules, scripts))
 }
@@ -188,13 +218,52 @@ fn process_rule(rule: &str) -> Result<(String, Vec<String>)> {
         .with_context(|| {
             format!("process '{rule}' is not PATTERN,SCRIPT: give it as in '*.py,mpy-cross'")
         })?;
-    // On Windows a backslash separates directories.
-    let words = if cfg!(windows) { script.replace('\\', "\\\\") } else { script.to_owned() };
-    let words = shlex::split(&words)
-        .filter(|words| !words.is_empty())
-        .with_context(|| format!("the quotes of the script in process '{rule}' are not closed"))?;
-    ensure!(!rule.contains('\0'), "process '{}' has a NUL in it", rule.escape_debug());
+    let words = words(script).with_context(|| format!("process '{}'", rule.escape_debug()))?;
     Ok((pattern.to_owned(), words))
+}
+
+/// The program and its arguments.
+fn words(command: &str) -> Result<Vec<String>> {
+    ensure!(!command.contains('\0'), "there is a NUL in it");
+    // On Windows a backslash separates directories.
+    let text = if cfg!(windows) { command.replace('\\', "\\\\") } else { command.to_owned() };
+    let words = shlex::split(&text).context("its quotes are not closed")?;
+    ensure!(!words.is_empty(), "there is no command in it");
+    Ok(words)
+}
+
+/// A file that the user named; `~/` is the home directory, as a shell does not expand it in
+/// [`FILE`].
+fn file(root: &Path, named: Option<PathBuf>) -> Option<PathBuf> {
+    let named = named?;
+    let home = named.strip_prefix("~").ok().and_then(|rest| Some(std::env::home_dir()?.join(rest)));
+    Some(root.join(home.unwrap_or(named)))
+}
+
+/// What is said of TLS.
+fn tls_settings(given: &Cli, root: &Path, is_secure: bool) -> Result<tls::Settings> {
+    let file = |named: &Option<PathBuf>| file(root, named.clone());
+    let client = match (file(&given.client_cert), file(&given.client_key)) {
+        (None, None) => None,
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        _ => bail!("--client-cert and --client-key are of use only together"),
+    };
+    let cacert = file(&given.cacert);
+    let server_name = given.tls_server_name.clone();
+    let options = [
+        ("--cacert", cacert.is_some()),
+        ("--tls-server-name", server_name.is_some()),
+        ("--insecure", given.insecure),
+        ("--client-cert", client.is_some()),
+    ];
+    if let Some((option, _)) = options.iter().find(|(_, is_given)| *is_given && !is_secure) {
+        bail!("{option} is about encryption, which is not asked for: add --tls, or use ftps://");
+    }
+    ensure!(
+        !(given.insecure && cacert.is_some()),
+        "--insecure trusts everybody, and --cacert does not: leave one out"
+    );
+    Ok(tls::Settings { cacert, server_name, insecure: given.insecure, client })
 }
 
 /// A value that goes on the control connection.

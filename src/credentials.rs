@@ -1,11 +1,18 @@
-//! Who to log in as, and where the password comes from: the address, `AUTOFTP_PASSWORD`, netrc,
-//! or the person at the terminal; never the command line.
+//! Who to log in as, and where the password comes from: the address, a file, a command,
+//! `AUTOFTP_PASSWORD`, netrc, or the person at the terminal; never an option's value.
 
 use std::env;
-use std::io::ErrorKind;
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
 use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use netrc::{Authenticator, Netrc};
 
 use crate::host::Host;
@@ -14,28 +21,65 @@ use crate::terminal;
 /// The user name of whoever has no account (RFC 1635).
 const ANONYMOUS: &str = "anonymous";
 
+/// How long the command that tells the password may take: a person may have to unlock something.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// How often a person may try.
+const TRIES: u32 = 3;
+
+/// What the options say of logging in.
+#[derive(Debug, Default)]
+pub struct Means {
+    /// Who, where HOST does not say it.
+    pub user: Option<String>,
+    /// The password is the first line of this file.
+    pub password_file: Option<PathBuf>,
+    /// The password is the first line that this program prints.
+    pub password_command: Option<Vec<String>>,
+    /// What to answer a server that asks for an account (ACCT).
+    pub account: Option<String>,
+    /// Whether a password may go unencrypted to a public address.
+    pub allow_plaintext: bool,
+}
+
 /// An account on one host.
 #[derive(Debug)]
 pub struct Login {
     /// The account's name.
     pub user: String,
+    /// What to answer a server that asks for an account (ACCT).
+    pub account: Option<String>,
+    /// What is not right with where the password comes from, and good to know.
+    pub notice: Option<String>,
     host: String,
     /// What is wrong with netrc, if that could be why there is no password.
     netrc_fault: Option<String>,
-    /// Asked for when the server first wants it, then remembered.
-    password: Mutex<Option<String>>,
+    command: Option<(Vec<String>, PathBuf)>,
+    allow_plaintext: bool,
+    /// Where it is written down that somebody allowed it.
+    consents: Option<PathBuf>,
+    password: Mutex<Password>,
+}
+
+#[derive(Debug, Default)]
+struct Password {
+    known: Option<String>,
+    /// How many times it was asked for.
+    asked: u32,
 }
 
 impl Login {
-    /// Finds the account for `host`; `user` is what the options say.
+    /// Finds the account for `host`. Commands are run in `root`; what a person allows is remembered
+    /// in `state_dir`.
     ///
     /// # Errors
-    /// When a name or password cannot be sent.
-    pub fn find(host: &Host, user: Option<&str>) -> Result<Self> {
-        let wanted = host.user.as_deref().or(user);
-        let (entry, netrc_fault) = match netrc_entry(&host.name) {
-            Ok(entry) => (entry, None),
-            Err(fault) => (None, Some(fault)),
+    /// When a file cannot be read, or a name or password cannot be sent.
+    pub fn find(host: &Host, means: &Means, root: &Path, state_dir: Option<&Path>) -> Result<Self> {
+        let wanted = host.user.as_deref().or(means.user.as_deref());
+        let (entry, netrc_fault, notice) = match netrc_entry(&host.name) {
+            Ok(None) => (None, None, None),
+            Ok(Some((entry, path))) => (Some(entry), None, exposure(&path)),
+            Err(fault) => (None, Some(fault), None),
         };
         let entry = entry.filter(|entry| wanted.is_none_or(|user| entry.login == user));
         let user = match (wanted, &entry) {
@@ -43,19 +87,53 @@ impl Login {
             (None, Some(entry)) if !entry.login.is_empty() => entry.login.clone(),
             (None, _) => ANONYMOUS.to_owned(),
         };
-        // It is not for those whom nobody named.
-        let from_env =
-            env::var("AUTOFTP_PASSWORD").ok().filter(|_| user != ANONYMOUS || wanted.is_some());
-        let from_netrc = entry.map(|entry| entry.password).filter(|word| !word.is_empty());
+        // What is set for all programs is not for those whom nobody named.
+        let is_named = user != ANONYMOUS || wanted.is_some();
+        let from_file = match &means.password_file {
+            Some(file) if host.password.is_none() && is_named => Some(first_line_of(file)?),
+            _ => None,
+        };
+        let command = (means.password_command.clone())
+            .filter(|_| is_named && host.password.is_none() && from_file.is_none())
+            .map(|command| (command, root.to_owned()));
+        let given = host.password.clone().or(from_file);
+        let (password, notice, from_netrc) = match (given, &command) {
+            (Some(password), _) => (Some(password), None, None),
+            (None, Some(_)) => (None, None, None),
+            (None, None) => {
+                let from_env = env::var("AUTOFTP_PASSWORD").ok().filter(|_| is_named);
+                let from_netrc = (entry.as_ref())
+                    .map(|entry| entry.password.clone())
+                    .filter(|word| !word.is_empty());
+                let notice = notice.filter(|_| from_env.is_none() && from_netrc.is_some());
+                (from_env, notice, from_netrc)
+            }
+        };
         let nobody = (user == ANONYMOUS).then(|| "anonymous@".to_owned());
-        let password = (host.password.clone()).or(from_env).or(from_netrc).or(nobody);
-        for (what, value) in [("user name", Some(&user)), ("password", password.as_ref())] {
+        let known = password.or(from_netrc).or(nobody.filter(|_| command.is_none()));
+        let from_netrc = entry.map(|entry| entry.account).filter(|name| !name.is_empty());
+        let account = means.account.clone().or(from_netrc);
+        for (what, value) in [
+            ("user name", Some(&user)),
+            ("password", known.as_ref()),
+            ("account", account.as_ref()),
+        ] {
             ensure!(
-                value.is_none_or(|value| !value.contains(['\r', '\n', '\0'])),
+                value.is_none_or(|value| is_one_line(value)),
                 "the {what} for {host} has a line break or NUL in it, which FTP cannot send"
             );
         }
-        Ok(Self { user, host: host.to_string(), netrc_fault, password: Mutex::new(password) })
+        Ok(Self {
+            user,
+            account,
+            notice,
+            host: host.to_string(),
+            netrc_fault,
+            command,
+            allow_plaintext: means.allow_plaintext,
+            consents: state_dir.map(|dir| dir.join("allowed-plaintext")),
+            password: Mutex::new(Password { known, asked: 0 }),
+        })
     }
 
     /// The password; asks for it on the terminal if nothing else gave it.
@@ -63,13 +141,22 @@ impl Login {
     /// # Errors
     /// When there is no terminal to ask on; says where to put the password.
     pub fn password(&self) -> Result<String, String> {
-        let mut known = self.password.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(password) = &*known {
-            return Ok(password.clone());
+        let mut password = self.password.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = &password.known {
+            return Ok(known.clone());
+        }
+        if let Some((command, root)) = &self.command {
+            let told = run(command, root)
+                .map_err(|cause| format!("--password-command '{}': {cause}", command.join(" ")))?;
+            return Ok(password.known.insert(told).clone());
         }
         let question = format!("Password of {} on {}: ", self.user, self.host);
         match terminal::ask(&question) {
-            Ok(password) => Ok(known.insert(password).clone()),
+            Ok(answer) if is_one_line(&answer) => {
+                password.asked += 1;
+                Ok(password.known.insert(answer).clone())
+            }
+            Ok(_) => Err("the password has a control character in it".to_owned()),
             Err(error) if error.kind() == ErrorKind::Interrupted => {
                 Err("no password was given".to_owned())
             }
@@ -77,23 +164,177 @@ impl Login {
                 let fault = self.netrc_fault.as_ref();
                 let fault = fault.map_or_else(String::new, |fault| format!(" ({fault})"));
                 Err(format!(
-                    "it wants the password of {}, and there is no terminal to ask on: \
-                     set AUTOFTP_PASSWORD or add it to ~/.netrc{fault}",
+                    "it wants the password of {}, and there is no terminal to ask on: use \
+                     --password-file, or set AUTOFTP_PASSWORD, or add it to ~/.netrc{fault}",
                     self.user
                 ))
             }
         }
     }
+
+    /// The server does not take the password. Says whether the person who gave it may try again.
+    pub fn is_refused(&self) -> bool {
+        let mut password = self.password.lock().unwrap_or_else(PoisonError::into_inner);
+        let may_try = (1..TRIES).contains(&password.asked);
+        if may_try {
+            password.known = None;
+        }
+        may_try
+    }
+
+    /// Whether the password may go to this address unencrypted: within the house; further only if
+    /// somebody says so, once.
+    ///
+    /// # Errors
+    /// Says what to do instead.
+    pub fn allow_in_the_clear(&self, address: IpAddr) -> Result<(), String> {
+        let is_secret = self.user != ANONYMOUS;
+        let entry = format!("{}@{}", self.user, self.host);
+        if !is_secret || self.allow_plaintext || !is_public(address) || self.is_allowed(&entry) {
+            return Ok(());
+        }
+        let question = format!(
+            "Send the password of {} to {} ({address}) unencrypted, over the internet? [y/N] ",
+            self.user, self.host
+        );
+        match terminal::confirm(&question) {
+            Ok(true) => {
+                self.remember(&entry);
+                Ok(())
+            }
+            _ => Err(format!(
+                "the password of {} would go unencrypted to a public address ({address}): use --tls, \
+                 or --allow-plaintext",
+                self.user
+            )),
+        }
+    }
+
+    fn is_allowed(&self, entry: &str) -> bool {
+        let known = self.consents.as_ref().and_then(|file| fs::read_to_string(file).ok());
+        known.is_some_and(|known| known.lines().any(|line| line == entry))
+    }
+
+    fn remember(&self, entry: &str) {
+        let Some(file) = &self.consents else { return };
+        let append = || -> io::Result<()> {
+            fs::create_dir_all(file.parent().unwrap_or(file))?;
+            writeln!(OpenOptions::new().create(true).append(true).open(file)?, "{entry}")
+        };
+        // It will be asked again.
+        let _ = append();
+    }
 }
 
-/// The entry for `host` in the file NETRC names, or `~/.netrc`; else its default entry.
+fn is_one_line(text: &str) -> bool {
+    !text.contains(['\r', '\n', '\0'])
+}
+
+/// Whether an address is out in the world, as opposed to in this house or computer.
+fn is_public(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(ip) => {
+            // Carriers' NAT (RFC 6598); overlay networks use it, too.
+            let is_shared = ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64;
+            !(ip.is_loopback() || ip.is_private() || ip.is_link_local() || is_shared)
+        }
+        IpAddr::V6(ip) => !(ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local()),
+    }
+}
+
+fn first_line_of(file: &Path) -> Result<String> {
+    let text = fs::read(file)
+        .map_err(|error| anyhow!("{error}"))
+        .and_then(|bytes| Ok(String::from_utf8(bytes)?))
+        .with_context(|| format!("--password-file '{}' cannot be read", file.display()))?;
+    first_line(&text).with_context(|| format!("--password-file '{}'", file.display()))
+}
+
+fn first_line(text: &str) -> Result<String> {
+    let line = text.lines().next().unwrap_or_default();
+    ensure!(!line.is_empty(), "its first line is empty: that is where the password belongs");
+    Ok(line.to_owned())
+}
+
+/// What the command prints first. It may use the terminal.
+fn run(command: &[String], root: &Path) -> Result<String> {
+    let _screen = terminal::screen();
+    let (program, arguments) = command.split_first().context("it is empty")?;
+    let mut child = Command::new(program)
+        .args(arguments)
+        .current_dir(root)
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| anyhow!("it cannot be run: {error}"))?;
+    let (sender, told) = mpsc::channel();
+    if let Some(mut stdout) = child.stdout.take() {
+        thread::spawn(move || {
+            let mut text = String::new();
+            let read = stdout.read_to_string(&mut text).map(|_| text);
+            let _ = sender.send(read);
+        });
+    }
+    let Ok(text) = told.recv_timeout(COMMAND_TIMEOUT) else {
+        let _ = child.kill();
+        let _ = child.wait();
+        return Err(anyhow!("it takes longer than {} s", COMMAND_TIMEOUT.as_secs()));
+    };
+    let status = child.wait()?;
+    ensure!(status.success(), "it failed ({status})");
+    let password = first_line(&text.context("what it prints is not text")?)?;
+    ensure!(is_one_line(&password), "it prints a NUL");
+    Ok(password)
+}
+
+/// The entry for `host` in the file NETRC names, or `~/.netrc`, and that file; else its default
+/// entry.
 ///
 /// # Errors
 /// Says what is wrong with the file; that need not concern us.
-fn netrc_entry(host: &str) -> Result<Option<Authenticator>, String> {
+fn netrc_entry(host: &str) -> Result<Option<(Authenticator, PathBuf)>, String> {
     let Some(path) = Netrc::get_file() else {
         return Ok(None);
     };
     let mut netrc = Netrc::from_file(&path).map_err(|error| error.to_string())?;
-    Ok(netrc.hosts.remove(host).or_else(|| netrc.hosts.remove("default")))
+    let entry = netrc.hosts.remove(host).or_else(|| netrc.hosts.remove("default"));
+    Ok(entry.map(|entry| (entry, path)))
+}
+
+/// Says so if others can read the file.
+fn exposure(path: &Path) -> Option<String> {
+    #[cfg(unix)]
+    if let Ok(metadata) = fs::metadata(path)
+        && std::os::unix::fs::MetadataExt::mode(&metadata) & 0o077 != 0
+    {
+        let path = path.display();
+        return Some(format!("others can read the passwords in {path}: chmod 600 '{path}'"));
+    }
+    let _ = path;
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_public() {
+        for private in [
+            "127.0.0.1",
+            "10.1.2.3",
+            "172.31.0.1",
+            "192.168.4.1",
+            "169.254.1.1",
+            "100.127.0.1",
+            "::1",
+            "fe80::1",
+            "fd00::1",
+            "::ffff:192.168.1.1",
+        ] {
+            assert!(!is_public(private.parse().expect(private)), "{private}");
+        }
+        for public in ["8.8.8.8", "172.32.0.1", "100.128.0.1", "2001:db8::1", "::ffff:8.8.8.8"] {
+            assert!(is_public(public.parse().expect(public)), "{public}");
+        }
+    }
 }

@@ -13,14 +13,14 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
 use crate::backoff;
 use crate::config::Config;
-use crate::credentials::Login;
 use crate::event::{Answer, Event, HostEvent, HostId, IDLE_END, Outcome, Ticket};
 use crate::host::Host;
 use crate::ledger::{Ledger, Unfinished};
 use crate::path::RelPath;
 use crate::queue::{Class, Job, Queue, Timing};
 use crate::remote::TransferError;
-use crate::remote::ftp::{ConnectError, Lore, Session, Trace};
+use crate::remote::dial::{ConnectError, Habits};
+use crate::remote::ftp::{Entry, Lore, Session, Trace, Welcome};
 
 /// An idle session gets a NOOP this often: servers end one after 60 to 300 s.
 const KEEPALIVE: Duration = Duration::from_secs(30);
@@ -90,7 +90,6 @@ pub enum Origin {
 pub fn start(
     id: HostId,
     host: Host,
-    login: Login,
     ledger: Ledger,
     unfinished: &Unfinished,
     config: Arc<Config>,
@@ -101,7 +100,7 @@ pub fn start(
     let lane = Lane {
         id,
         host,
-        login,
+        habits: Habits::default(),
         ledger,
         events,
         orders,
@@ -143,7 +142,7 @@ pub fn start(
 struct Lane {
     id: HostId,
     host: Host,
-    login: Login,
+    habits: Habits,
     ledger: Ledger,
     config: Arc<Config>,
     events: Sender<Event>,
@@ -221,6 +220,9 @@ impl Lane {
             if self.session.is_some() {
                 if let Some(job) = self.queue.take(now) {
                     self.deliver(job);
+                    if self.session.as_ref().is_some_and(|session| session.is_spent(&self.lore)) {
+                        self.renew_session();
+                    }
                     continue;
                 }
                 if self.tidy(now) {
@@ -352,19 +354,32 @@ impl Lane {
     }
 
     fn connect(&mut self) {
-        let dir = self.host.dir.as_deref().or(self.config.remote_dir.as_deref());
         let trace = self.trace();
-        match Session::open(&self.host, &self.login, dir, self.config.timeout, trace) {
+        let entry = Entry {
+            host: &self.host,
+            login: &self.config.logins[self.id],
+            dir: self.host.dir.as_deref().or(self.config.remote_dir.as_deref()),
+            trust: self.config.trust.as_ref().filter(|_| self.host.secure),
+            active: self.config.active,
+            encoding: self.config.encoding,
+            timeout: self.config.timeout,
+        };
+        match Session::open(entry, &mut self.habits, trace) {
             Ok((session, welcome)) => {
                 self.session = Some(session);
                 self.was_connected = true;
                 self.last_heard = Instant::now();
                 self.lore.begin_session();
                 self.removals_refused = 0;
-                self.tell(HostEvent::Connected { dir: welcome.dir, greeting: welcome.greeting });
+                let Welcome { greeting, dir, tls } = welcome;
+                self.tell(HostEvent::Connected { dir, greeting, tls });
                 if !std::mem::take(&mut self.is_renewed) {
                     self.hope();
                 }
+            }
+            Err(ConnectError::Again(cause)) => {
+                let (retry, lost) = (Duration::ZERO, false);
+                self.tell(HostEvent::Disconnected { cause, retry, lost });
             }
             Err(ConnectError::Unusable(cause)) if !self.was_connected => self.give_up_host(cause),
             Err(ConnectError::Unusable(cause) | ConnectError::Later(cause)) => {

@@ -93,6 +93,8 @@ pub enum HostEvent {
         dir: Option<String>,
         /// The server's greeting.
         greeting: String,
+        /// How it is encrypted; `None` in the clear.
+        tls: Option<String>,
     },
     /// There is no session; another try follows.
     Disconnected {

@@ -78,8 +78,8 @@ pub struct Rules {
     pub remote_match: Vec<String>,
     /// Whether [`JUNK`] is ignored.
     pub default_ignores: bool,
-    /// Where this program keeps its own files, if that is within the watched directory.
-    pub own_dir: Option<RelPath>,
+    /// What is within the watched directory of this program's own files, and of secrets.
+    pub own: Vec<RelPath>,
 }
 
 /// [`Rules`] made ready to match.
@@ -91,7 +91,7 @@ pub struct Filter {
     up_delete: RegexSet,
     remote_match: Option<RegexSet>,
     junk: RegexSet,
-    own_dir: Option<RelPath>,
+    own: Vec<RelPath>,
 }
 
 impl Filter {
@@ -119,7 +119,7 @@ impl Filter {
                 patterns => Some(compile("remote-match", patterns)?),
             },
             junk: compile("default ignores", &junk)?,
-            own_dir: rules.own_dir.clone(),
+            own: rules.own.clone(),
         })
     }
 
@@ -150,7 +150,7 @@ impl Filter {
             Some(Why::Excluded)
         } else if self.junk.is_match(path) {
             Some(Why::Junk)
-        } else if self.own_dir.as_ref().is_some_and(|dir| dir.as_str() == path) {
+        } else if self.own.iter().any(|own| own.as_str() == path) {
             Some(Why::Own)
         } else {
             None

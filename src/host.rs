@@ -9,6 +9,9 @@ use percent_encoding::percent_decode_str;
 /// The port of an FTP server's control connection (RFC 959).
 const FTP_PORT: u16 = 21;
 
+/// The port where TLS begins at once: what `ftps://` means to curl and others.
+pub const FTPS_PORT: u16 = 990;
+
 /// A server, as far as HOST names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {
@@ -16,6 +19,8 @@ pub struct Host {
     pub name: String,
     /// The control connection's port.
     pub port: u16,
+    /// Whether the address is an `ftps://` one: nothing may go there in the clear.
+    pub secure: bool,
     /// The account in an `ftp://` address.
     pub user: Option<String>,
     /// The password in an `ftp://` address.
@@ -27,23 +32,23 @@ pub struct Host {
 
 impl Host {
     /// Reads `name`, `name:port`, `[v6]:port` or `ftp://user@name:port/dir`; without a port in it,
-    /// `default_port` or 21.
+    /// `default_port` or 21, or 990 with `ftps://`.
     ///
     /// # Errors
     /// Says what is wrong with `text` and what is accepted.
     pub fn parse(text: &str, default_port: Option<u16>) -> Result<Self> {
-        Self::read(text, default_port.unwrap_or(FTP_PORT))
+        Self::read(text, default_port)
             .with_context(|| format!("HOST '{}' cannot be used", without_password(text)))
     }
 
-    fn read(text: &str, default_port: u16) -> Result<Self> {
+    fn read(text: &str, default_port: Option<u16>) -> Result<Self> {
         let (scheme, rest) = match text.split_once("://") {
             Some((scheme, rest)) => (scheme.to_ascii_lowercase(), rest),
             None => (String::new(), text),
         };
         let (authority, dir, userinfo) = match scheme.as_str() {
             "" => (rest, None, None),
-            "ftp" => {
+            "ftp" | "ftps" => {
                 let (authority, dir) = match rest.split_once('/') {
                     Some((authority, dir)) => (authority, Some(decode(dir)?)),
                     None => (rest, None),
@@ -53,8 +58,7 @@ impl Host {
                     None => (authority, dir, None),
                 }
             }
-            "ftps" => bail!("FTPS is not supported yet: use ftp://"),
-            other => bail!("{other}:// is not spoken here, only ftp://"),
+            other => bail!("{other}:// is not spoken here, only ftp:// and ftps://"),
         };
         let (user, password) = match userinfo.map(|info| info.split_once(':').unwrap_or((info, "")))
         {
@@ -79,9 +83,12 @@ impl Host {
             "'{}' is not a host name: {forms}",
             name.escape_debug()
         );
+        let secure = scheme == "ftps";
+        let usual_port = if secure { FTPS_PORT } else { FTP_PORT };
         Ok(Self {
             name: name.to_owned(),
-            port: port.unwrap_or(default_port),
+            port: port.or(default_port).unwrap_or(usual_port),
+            secure,
             user,
             password,
             dir: dir.filter(|dir| !dir.is_empty()),
@@ -162,6 +169,8 @@ mod tests {
             ("::1", "::1", 21, None, None, None),
             ("[::1]", "::1", 21, None, None, None),
             ("[fe80::1%eth0]:2121", "fe80::1%eth0", 2121, None, None, None),
+            ("ftps://h", "h", 990, None, None, None),
+            ("ftps://h:2121/d", "h", 2121, None, None, Some("d")),
             ("ftp://h", "h", 21, None, None, None),
             ("FTP://h/", "h", 21, None, None, None),
             ("ftp://u@h:99/a/b", "h", 99, Some("u"), None, Some("a/b")),
@@ -192,7 +201,6 @@ mod tests {
             "[x]:1",
             "http://h",
             "sftp://h",
-            "ftps://h",
             "a b",
             "h/dir",
             "u@h",

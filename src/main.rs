@@ -12,6 +12,7 @@ mod cli;
 mod config;
 mod credentials;
 mod deliver;
+mod encoding;
 mod event;
 mod exit;
 mod filter;

@@ -1,6 +1,10 @@
 //! The servers: what they answer, and what follows from it.
 
+mod control;
+pub mod dial;
 pub mod ftp;
+pub mod tls;
+mod watchdog;
 mod wire;
 
 use std::fmt;
@@ -17,8 +21,7 @@ pub struct Reply {
 
 impl Reply {
     /// Reads a complete reply, of one line or several; `None` if it is none.
-    fn parse(bytes: &[u8]) -> Option<Self> {
-        let text = String::from_utf8_lossy(bytes);
+    fn parse(text: &str) -> Option<Self> {
         let lines: Vec<&str> = text.lines().collect();
         let code = code_of(lines.last()?.as_bytes())?;
         let lines: Vec<&str> = (lines.iter())
@@ -169,8 +172,14 @@ impl From<Broken> for TransferError {
 /// What is wrong with a session whose local address this computer does not have any more.
 pub const AWAY: &str = "this computer's address has changed";
 
+/// What is wrong with a server that sends a reply bit by bit.
+const TOO_LONG: &str = "its reply does not come to an end";
+
 /// Says what an error of a connection means for a person.
 fn explain(error: &io::Error) -> String {
+    if let Some(cause) = tls::explain(error) {
+        return cause;
+    }
     use io::ErrorKind::{
         AddrNotAvailable, BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset,
         HostUnreachable, NetworkDown, NetworkUnreachable, TimedOut, UnexpectedEof, WouldBlock,
@@ -194,7 +203,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Option<(u16, String)> {
-        Reply::parse(text.as_bytes()).map(|reply| (reply.code, reply.text))
+        Reply::parse(text).map(|reply| (reply.code, reply.text))
     }
 
     #[test]

@@ -258,14 +258,15 @@ impl Printer {
     fn host(&mut self, id: HostId, what: HostEvent) {
         let host = self.hosts[id].clone();
         match what {
-            HostEvent::Connected { dir, greeting } => {
+            HostEvent::Connected { dir, greeting, tls } => {
                 let to = dir.map_or_else(String::new, |dir| format!(", files go to {dir}"));
                 let greeting = match plain(&greeting) {
                     words if words.is_empty() => words,
                     words => format!(" ({})", shortened(&words)),
                 };
                 let time = Local::now().format("%H:%M:%S");
-                let text = format!("{time} {host}: connected{to}{greeting}");
+                let tls = tls.map_or_else(String::new, |tls| format!(" through {tls}"));
+                let text = format!("{time} {host}: connected{tls}{to}{greeting}");
                 self.has_lost[id] = false;
                 // Who was told of the trouble is told that it is over.
                 let quiet = self.troubles[id].take().is_none() && self.screen.quiet;

@@ -3,7 +3,7 @@
 //! While a question waits for its answer nothing else is printed, and if the program ends meanwhile
 //! the terminal is put back as it was.
 
-use std::io::{self, ErrorKind, IsTerminal};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Held by whoever uses the screen.
@@ -27,6 +27,23 @@ pub fn ask(question: &str) -> io::Result<String> {
     let answer = rpassword::prompt_password(question);
     attributes::forget();
     answer
+}
+
+/// Asks a question that is answered by yes or no; anything but a yes is a no.
+///
+/// # Errors
+/// Where there is nobody to ask.
+pub fn confirm(question: &str) -> io::Result<bool> {
+    if !io::stdin().is_terminal() {
+        return Err(ErrorKind::NotConnected.into());
+    }
+    let _screen = screen();
+    let mut terminal = io::stderr();
+    terminal.write_all(question.as_bytes())?;
+    terminal.flush()?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
 /// Undoes what a question that nobody has answered did to the terminal.

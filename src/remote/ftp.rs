@@ -1,16 +1,19 @@
 //! One FTP session (RFC 959), run by suppaftp; uploads go through [`Wire`].
 
 use std::collections::HashSet;
-use std::io::{self, Read};
-use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
+use std::io::Read;
 use std::time::{Duration, Instant};
 
-use socket2::{SockRef, TcpKeepalive};
-use suppaftp::{FtpError, FtpStream};
+use suppaftp::FtpError;
 
-use super::wire::{Wire, quick_ack};
-use super::{Broken, Reply, TransferError, explain};
+use super::control::{Control, quick_ack};
+use super::dial::{self, ConnectError, Dialled, Habits, Stream};
+use super::tls::{self, Secure, Trust};
+use super::watchdog::Watchdog;
+use super::wire::{Means, Wire};
+use super::{Broken, Reply, TOO_LONG, TransferError};
 use crate::credentials::Login;
+use crate::encoding::Encoding;
 use crate::host::Host;
 use crate::path::RelPath;
 use crate::source::Source;
@@ -29,8 +32,7 @@ impl Trace {
     /// We said `line`.
     pub fn sent(&self, line: &str) {
         if let Some(show) = &self.0 {
-            let secret = line.starts_with("PASS ");
-            show(true, if secret { "PASS ****".to_owned() } else { line.to_owned() });
+            show(true, line.to_owned());
         }
     }
 
@@ -44,21 +46,6 @@ impl Trace {
     }
 }
 
-/// Why there is no session.
-#[derive(Debug)]
-pub enum ConnectError {
-    /// It may work later.
-    Later(String),
-    /// The server is there, or its name is not, and it will not work with what was given.
-    Unusable(String),
-}
-
-impl From<Broken> for ConnectError {
-    fn from(Broken(cause): Broken) -> Self {
-        Self::Later(cause)
-    }
-}
-
 /// What the server said of itself.
 #[derive(Debug)]
 pub struct Welcome {
@@ -66,6 +53,30 @@ pub struct Welcome {
     pub greeting: String,
     /// Its working directory, where files go; some boards do not say it.
     pub dir: Option<String>,
+    /// How it is encrypted; `None` in the clear.
+    pub tls: Option<String>,
+}
+
+/// The servers that boards run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Board {
+    /// robert-hh's uftpd for MicroPython, and its predecessors.
+    Uftpd,
+    /// DavesCodeMusings' FTPdLite.
+    FtpdLite,
+}
+
+impl Board {
+    /// Which of them greets so.
+    pub fn of(greeting: &str) -> Option<Self> {
+        if greeting.contains("FTPdLite") {
+            Some(Self::FtpdLite)
+        } else if greeting.starts_with("Hello, this is the") {
+            Some(Self::Uftpd)
+        } else {
+            None
+        }
+    }
 }
 
 /// What has been learnt of a server, beyond one session.
@@ -85,6 +96,8 @@ pub struct Lore {
     cannot_rename: bool,
     /// How many files in a row it took only under their own names.
     in_place: u32,
+    /// Its data connections have to resume the session of the control connection.
+    demands_resumption: bool,
 }
 
 impl Lore {
@@ -145,43 +158,70 @@ pub struct Upload<'a> {
     pub replaces: bool,
 }
 
+/// Where a session leads, and how.
+#[derive(Clone, Copy)]
+pub struct Entry<'a> {
+    /// The server.
+    pub host: &'a Host,
+    /// Who logs in.
+    pub login: &'a Login,
+    /// Where files are to go.
+    pub dir: Option<&'a str>,
+    /// Whom to trust; without it, all goes in the clear.
+    pub trust: Option<&'a Trust>,
+    /// The server makes the data connections.
+    pub active: bool,
+    /// How names are written.
+    pub encoding: Encoding,
+    /// How long each wait takes at most.
+    pub timeout: Duration,
+}
+
 /// A session that is logged in, in binary mode, in the directory where files are to go.
 pub struct Session {
-    stream: FtpStream,
+    stream: Stream,
     wire: Wire,
-    /// The same socket as both of them have.
-    socket: TcpStream,
+    /// The same connection as both of them have.
+    control: Control,
+    watchdog: Watchdog,
+    timeout: Duration,
     trace: Trace,
+    /// Whether the server takes names for UTF-8, as far as we can see to it. Boards do always.
+    takes_utf8: bool,
     /// The directories that are known to be there.
     dirs: HashSet<String>,
 }
 
 impl Session {
-    /// Connects and logs in. Each wait takes at most `timeout`.
+    /// Connects and logs in.
     ///
     /// # Errors
     /// Says why in words for a person.
     pub fn open(
-        host: &Host,
-        login: &Login,
-        dir: Option<&str>,
-        timeout: Duration,
+        entry: Entry,
+        habits: &mut Habits,
         trace: Trace,
     ) -> Result<(Self, Welcome), ConnectError> {
-        let socket = connect(host, timeout)?;
-        let later = |error: io::Error| ConnectError::Later(explain(&error));
-        check_greeting(&socket).map_err(ConnectError::Later)?;
-        quick_ack(&socket);
-        let clones = socket.try_clone().and_then(|a| Ok((a, socket.try_clone()?)));
-        let (first, second) = clones.map_err(later)?;
-        let stream = greet(first, &trace)?;
-        let greeting = stream.get_welcome_msg().unwrap_or_default().as_bytes();
-        let greeting = Reply::parse(greeting).map_or_else(String::new, |reply| reply.text);
-        let wire = Wire::new(second, timeout);
-        let mut session = Self { stream, wire, socket, trace, dirs: HashSet::new() };
+        let Entry { host, login, dir, trust, active, encoding, timeout } = entry;
+        let Dialled { stream, control, secure, watchdog, greeting, unprotected } =
+            dial::dial(host, trust, habits, timeout, encoding, &trace)?;
+        let means = Means { secure, active, encoding };
+        let wire = Wire::new(control.clone(), means, timeout);
+        let dirs = HashSet::new();
+        let takes_utf8 = Board::of(&greeting).is_some();
+        let mut session =
+            Self { stream, wire, control, watchdog, timeout, trace, takes_utf8, dirs };
+        if unprotected {
+            session.protect()?;
+        }
         let dir = session.log_in(login).and_then(|()| session.settle(dir));
+        let tls = session.control.version().map(|version| {
+            let checked = trust.is_some_and(Trust::is_checking);
+            let doubt = if checked { "" } else { " (the certificate is not checked)" };
+            format!("{}{doubt}", tls::in_words(version))
+        });
         match dir {
-            Ok(dir) => Ok((session, Welcome { greeting, dir })),
+            Ok(dir) => Ok((session, Welcome { greeting, dir, tls })),
             Err(error) => {
                 session.quit();
                 Err(error)
@@ -189,22 +229,42 @@ impl Session {
         }
     }
 
+    /// Asks for encrypted data connections (RFC 4217, 9). What the answer is does not matter: where
+    /// TLS began at once some do not know these commands, and ours are encrypted or not made.
+    fn protect(&mut self) -> Result<(), Broken> {
+        self.command("PBSZ 0")?;
+        self.command("PROT P").map(drop)
+    }
+
     fn log_in(&mut self, login: &Login) -> Result<(), ConnectError> {
         let mut reply = self.command(&format!("USER {}", login.user))?;
         if reply.code == 331 {
+            if self.wire.means().secure.is_none() {
+                let peer = self.control.socket().peer_addr().map_err(Broken::from)?;
+                login.allow_in_the_clear(peer.ip()).map_err(ConnectError::Unusable)?;
+            }
             let password = login.password().map_err(ConnectError::Unusable)?;
-            reply = self.command(&format!("PASS {password}"))?;
+            reply = self.confide("PASS", &password)?;
+        }
+        if reply.code == 332 {
+            let Some(account) = &login.account else {
+                return Err(ConnectError::Unusable(format!(
+                    "it asks for an account besides the user and password: {reply}: use --account NAME"
+                )));
+            };
+            reply = self.confide("ACCT", account)?;
         }
         match reply.code {
             200..=299 => Ok(()),
-            332 => Err(ConnectError::Unusable(format!(
-                "it wants an ACCT account, which is not supported: {reply}"
-            ))),
-            400..=429 | 431..=499 => Err(ConnectError::Later(no_service(&reply))),
-            _ => Err(ConnectError::Unusable(format!(
-                "login as {} refused: {reply}: check --user and the password (AUTOFTP_PASSWORD or netrc)",
-                login.user
-            ))),
+            // FTPdLite says 430 of a wrong password (RFC 2389 does not know it).
+            400..=429 | 431..=499 => Err(ConnectError::Later(dial::no_service(&reply))),
+            _ => {
+                let refused = format!("login as {} refused: {reply}", login.user);
+                Err(match login.is_refused() {
+                    true => ConnectError::Again(refused),
+                    false => ConnectError::Unusable(format!("{refused}: {}", remedy(&reply))),
+                })
+            }
         }
     }
 
@@ -239,8 +299,8 @@ impl Session {
         progress: &mut dyn FnMut(u64),
     ) -> Result<u64, TransferError> {
         let Upload { path, temporary, again, replaces } = upload;
-        let target = prefixed(path.as_str());
-        let name = temporary.map_or(target.clone(), prefixed);
+        let target = self.name(path.as_str())?;
+        let name = temporary.map_or(Ok(target.clone()), |name| self.name(name))?;
         let is_there = path.parent().is_none_or(|parent| self.dirs.contains(parent));
         if lore.make_first && !is_there {
             self.make_directories(path)?;
@@ -263,6 +323,10 @@ impl Session {
                 source.rewind().map_err(TransferError::Local)?;
                 self.wire.store(&name, source, &self.trace, progress)?
             }
+            Err(refusal @ TransferError::Again(_)) => {
+                lore.demands_resumption = true;
+                return Err(refusal);
+            }
             result => result?,
         };
         self.dirs.extend(path.parent().map(ToOwned::to_owned));
@@ -271,6 +335,34 @@ impl Session {
             self.rename(&name, &target, replaces, lore)?;
         }
         Ok(bytes)
+    }
+
+    /// A path as the server is to read it.
+    fn name(&mut self, path: &str) -> Result<String, TransferError> {
+        if !path.is_ascii() {
+            let encoding = self.wire.means().encoding;
+            if !encoding.can_write(path) {
+                return Err(TransferError::Permanent(
+                    "its name has characters that --encoding latin1 lacks: rename it".to_owned(),
+                ));
+            }
+            if encoding == Encoding::Utf8 && !std::mem::replace(&mut self.takes_utf8, true) {
+                self.offer_utf8()?;
+            }
+        }
+        Ok(prefixed(path))
+    }
+
+    /// Some servers take names for UTF-8 only when told so (RFC 2640 leaves it open), and announce
+    /// that they can be.
+    fn offer_utf8(&mut self) -> Result<(), Broken> {
+        let features = self.command("FEAT")?;
+        let announced = (features.text.lines())
+            .any(|line| line.trim().get(..4).is_some_and(|word| word.eq_ignore_ascii_case("UTF8")));
+        if features.is_completion() && announced {
+            self.command("OPTS UTF8 ON")?;
+        }
+        Ok(())
     }
 
     /// No code says that the parent directory is missing, and none that it exists: makes what can
@@ -310,7 +402,8 @@ impl Session {
     /// # Errors
     /// See [`TransferError`]; an answer that leaves it open is a transient one.
     pub fn size(&mut self, path: &RelPath, lore: &mut Lore) -> Result<Size, TransferError> {
-        let size = self.size_of(&prefixed(path.as_str()), lore)?;
+        let name = self.name(path.as_str())?;
+        let size = self.size_of(&name, lore)?;
         let is_doubtful = lore.sizes_refused > 0 && !lore.tells_size();
         Ok(if size == Size::Missing && is_doubtful { Size::Untold } else { size })
     }
@@ -349,7 +442,8 @@ impl Session {
         if to.parent().is_some_and(|parent| !self.dirs.contains(parent)) {
             self.make_directories(to)?;
         }
-        self.rename(&prefixed(from.as_str()), &prefixed(to.as_str()), false, lore)
+        let (from, to) = (self.name(from.as_str())?, self.name(to.as_str())?);
+        self.rename(&from, &to, false, lore)
     }
 
     /// `replaces` says that the new name is known to be taken.
@@ -404,7 +498,7 @@ impl Session {
     /// # Errors
     /// See [`TransferError`].
     pub fn remove(&mut self, path: &str, lore: &mut Lore) -> Result<bool, TransferError> {
-        let name = prefixed(path);
+        let name = self.name(path)?;
         let reply = self.command(&format!("DELE {name}"))?;
         if reply.is_completion() {
             return Ok(true);
@@ -422,6 +516,9 @@ impl Session {
     /// When there is no answer.
     pub fn remove_directory(&mut self, dir: &str) -> Result<bool, Broken> {
         self.dirs.remove(dir);
+        if !self.wire.means().encoding.can_write(dir) {
+            return Ok(false);
+        }
         Ok(self.command(&format!("RMD {}", prefixed(dir)))?.is_completion())
     }
 
@@ -431,6 +528,12 @@ impl Session {
     /// When there is no answer.
     pub fn site(&mut self, command: &str) -> Result<Reply, Broken> {
         self.command(&format!("SITE {command}"))
+    }
+
+    /// Whether a file can go out only in a new session: with TLS 1.3, proftpd gives tickets for two.
+    pub fn is_spent(&self, lore: &Lore) -> bool {
+        let secure = &self.wire.means().secure;
+        lore.demands_resumption && secure.as_ref().is_some_and(Secure::is_spent)
     }
 
     /// Whether the session still stands, as far as can be told without asking.
@@ -448,11 +551,10 @@ impl Session {
     /// # Errors
     /// When there is none.
     pub fn probe(&mut self, patience: Duration) -> Result<(), Broken> {
-        let usual = self.socket.read_timeout()?;
-        self.socket.set_read_timeout(Some(patience))?;
-        let alive = self.keep_alive();
-        self.socket.set_read_timeout(usual)?;
-        alive
+        match self.command_within(patience, "NOOP")? {
+            reply if reply.code == 421 => Err(Broken(reply.to_string())),
+            _ => Ok(()),
+        }
     }
 
     /// Asks for a sign of life; what the answer is does not matter.
@@ -460,16 +562,13 @@ impl Session {
     /// # Errors
     /// When there is none.
     pub fn keep_alive(&mut self) -> Result<(), Broken> {
-        match self.command("NOOP")? {
-            reply if reply.code == 421 => Err(Broken(reply.to_string())),
-            _ => Ok(()),
-        }
+        self.probe(self.timeout)
     }
 
     /// Ends the session politely.
     pub fn quit(mut self) {
-        if self.is_quiet() && self.socket.set_read_timeout(Some(FAREWELL)).is_ok() {
-            let _ = self.command("QUIT");
+        if self.is_quiet() {
+            let _ = self.command_within(FAREWELL, "QUIT");
         }
         self.hang_up();
     }
@@ -478,8 +577,8 @@ impl Session {
     /// closing with an unread byte would reset the connection, and FTPdLite then lets nobody in
     /// until the board is restarted.
     pub fn hang_up(self) {
-        let mut socket = &self.socket;
-        let _ = socket.shutdown(Shutdown::Write);
+        self.control.close();
+        let mut socket = self.control.socket();
         let until = Instant::now() + FAREWELL;
         let mut rest = [0; 1024];
         while Instant::now() < until
@@ -489,17 +588,54 @@ impl Session {
     }
 
     fn command(&mut self, line: &str) -> Result<Reply, Broken> {
+        self.command_within(self.timeout, line)
+    }
+
+    fn command_within(&mut self, limit: Duration, line: &str) -> Result<Reply, Broken> {
         self.trace.sent(line);
-        quick_ack(&self.socket);
+        let body = self.exchange(limit, line)?;
+        self.trace.received(&body);
+        self.parse(&body)
+    }
+
+    /// Sends a secret. An answer that repeats it is not shown.
+    fn confide(&mut self, verb: &str, secret: &str) -> Result<Reply, Broken> {
+        self.trace.sent(&format!("{verb} ****"));
+        let body = self.exchange(self.timeout, &format!("{verb} {secret}"))?;
+        let mut reply = self.parse(&body)?;
+        if !secret.is_empty() && reply.text.contains(secret) {
+            reply.text = "(the server's words repeat what was sent, and are not shown)".to_owned();
+        }
+        self.trace.received(reply.to_string().as_bytes());
+        Ok(reply)
+    }
+
+    fn parse(&self, body: &[u8]) -> Result<Reply, Broken> {
+        Reply::parse(&self.wire.means().encoding.read(body))
+            .ok_or_else(|| Broken("no FTP reply".to_owned()))
+    }
+
+    fn exchange(&mut self, limit: Duration, line: &str) -> Result<Vec<u8>, Broken> {
+        quick_ack(self.control.socket());
         // With no reply code expected, suppaftp hands every reply over as it is.
-        match self.stream.custom_command(line, &[]) {
-            Ok(response) | Err(FtpError::UnexpectedResponse(response)) => {
-                self.trace.received(&response.body);
-                Reply::parse(&response.body).ok_or_else(|| Broken("no FTP reply".to_owned()))
-            }
+        let (result, too_long) =
+            self.watchdog.within(limit, || self.stream.custom_command(line, &[]));
+        match result {
+            Ok(response) | Err(FtpError::UnexpectedResponse(response)) => Ok(response.body),
+            Err(FtpError::ConnectionError(_)) if too_long => Err(Broken(TOO_LONG.to_owned())),
             Err(FtpError::ConnectionError(error)) => Err(error.into()),
             Err(error) => Err(Broken(error.to_string())),
         }
+    }
+}
+
+/// What to do about a refused login.
+fn remedy(reply: &Reply) -> &'static str {
+    let said = reply.text.to_ascii_lowercase();
+    let wants_tls = ["tls", "ssl", "encrypt", "secure"].iter().any(|word| said.contains(word));
+    match wants_tls {
+        true => "it wants encryption: use --tls",
+        false => "check --user and the password (--password-file, AUTOFTP_PASSWORD or netrc)",
     }
 }
 
@@ -514,103 +650,6 @@ fn quoted(text: &str) -> Option<String> {
     let (_, rest) = text.split_once('"')?;
     let (name, _) = rest.rsplit_once('"')?;
     Some(name.replace("\"\"", "\""))
-}
-
-/// Tries every address the name has.
-fn connect(host: &Host, timeout: Duration) -> Result<TcpStream, ConnectError> {
-    // With further addresses to try, a silent one gets less time.
-    const SHORT: Duration = Duration::from_secs(2);
-    let mut addresses = resolve(host)?.into_iter().peekable();
-    let mut failure = None;
-    while let Some(address) = addresses.next() {
-        let patience = if addresses.peek().is_some() { timeout.min(SHORT) } else { timeout };
-        match TcpStream::connect_timeout(&address, patience)
-            .and_then(|socket| prepare(socket, timeout))
-        {
-            Ok(socket) => return Ok(socket),
-            Err(error) => failure = Some(explain(&error)),
-        }
-    }
-    Err(ConnectError::Later(failure.unwrap_or_else(|| "it has no address".to_owned())))
-}
-
-fn resolve(host: &Host) -> Result<Vec<SocketAddr>, ConnectError> {
-    match (host.name.as_str(), host.port).to_socket_addrs() {
-        Ok(addresses) => Ok(addresses.collect()),
-        // A board that is off has no name on the local link (mDNS).
-        Err(_) if host.name.to_ascii_lowercase().trim_end_matches('.').ends_with(".local") => {
-            Err(ConnectError::Later("its name is not known yet (is it on?)".to_owned()))
-        }
-        Err(_) => Err(ConnectError::Unusable(
-            "no such host: check the name, and that this computer is on the network".to_owned(),
-        )),
-    }
-}
-
-fn prepare(socket: TcpStream, timeout: Duration) -> io::Result<TcpStream> {
-    // The system notices within half a minute that an idle server is gone.
-    let keepalive = TcpKeepalive::new()
-        .with_time(Duration::from_secs(15))
-        .with_interval(Duration::from_secs(5));
-    let _ = SockRef::from(&socket).set_tcp_keepalive(&keepalive);
-    socket.set_nodelay(true)?;
-    socket.set_read_timeout(Some(timeout))?;
-    socket.set_write_timeout(Some(timeout))?;
-    Ok(socket)
-}
-
-/// Takes the greeting.
-fn greet(socket: TcpStream, trace: &Trace) -> Result<FtpStream, ConnectError> {
-    let error = match FtpStream::connect_with_stream(socket) {
-        Ok(stream) => {
-            trace.received(stream.get_welcome_msg().unwrap_or_default().as_bytes());
-            return Ok(stream);
-        }
-        Err(error) => error,
-    };
-    Err(ConnectError::Later(match error {
-        FtpError::UnexpectedResponse(response) => {
-            trace.received(&response.body);
-            match Reply::parse(&response.body) {
-                Some(reply) => no_service(&reply),
-                None => "no FTP reply".to_owned(),
-            }
-        }
-        FtpError::ConnectionError(error) => explain(&error),
-        error => error.to_string(),
-    }))
-}
-
-/// What a refusal before the login means.
-fn no_service(reply: &Reply) -> String {
-    match reply.code {
-        421 => format!(
-            "{reply} (another client has its place, or the board still holds an old session: \
-             if this lasts, reset it)"
-        ),
-        _ => reply.to_string(),
-    }
-}
-
-/// Looks at the greeting without taking it, to tell what is no FTP server from one that is.
-fn check_greeting(socket: &TcpStream) -> Result<(), String> {
-    let mut start = [0; 80];
-    match socket.peek(&mut start) {
-        Ok(0) => Err("it closed the connection without a greeting".to_owned()),
-        Ok(_) if start[0].is_ascii_digit() => Ok(()),
-        Ok(read) => {
-            let said = String::from_utf8_lossy(&start[..read]);
-            let said = said.lines().next().unwrap_or_default();
-            Err(format!("this is no FTP server, it says '{said}': check the host and the port"))
-        }
-        Err(error) => Err(match error.kind() {
-            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
-                "it accepts the connection but does not greet (is it an FTP server, or busy?)"
-                    .to_owned()
-            }
-            _ => explain(&error),
-        }),
-    }
 }
 
 #[cfg(test)]

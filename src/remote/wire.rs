@@ -1,17 +1,23 @@
 //! Uploads, spoken directly on the control connection's socket.
 //!
 //! suppaftp runs the session; its reader holds nothing between two of its commands, so that PASV
-//! and STOR can be spoken on a clone of the socket. Here each wait has a deadline, a reply's text
-//! is kept, and the order of sending is ours.
+//! and STOR can be spoken on another handle of the connection. Here each wait has a deadline, a
+//! reply's text is kept, and the order of sending is ours.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Shutdown, TcpListener, TcpStream, UdpSocket};
+use std::thread;
 use std::time::{Duration, Instant};
 
+use rustls::{ClientConnection, HandshakeKind, ProtocolVersion};
 use socket2::SockRef;
 
+use super::control::Control;
+
+use super::ftp::Trace;
+use super::tls::Secure;
 use super::{AWAY, Broken, Reply, TransferError, explain};
-use crate::remote::ftp::Trace;
+use crate::encoding::Encoding;
 use crate::source::Source;
 use crate::text::shortened;
 
@@ -33,35 +39,56 @@ const LOOKS_AGAIN: bool = cfg!(not(windows));
 /// No reply of a server in use comes near this many bytes.
 const LONGEST_REPLY: usize = 64 * 1024;
 
+/// How long to wait for the end of what a server sends after a transfer: tickets for the next one.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// During a TLS handshake, how often to look whether the server has said something instead.
+const BLINK: Duration = Duration::from_millis(20);
+
+/// In active mode, the pause between two looks whether the server has connected.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// How a session's data connections are made.
+pub struct Means {
+    /// How they are secured; `None` in the clear.
+    pub secure: Option<Secure>,
+    /// The server connects to us (`PORT`, `EPRT`).
+    pub active: bool,
+    /// How names are written.
+    pub encoding: Encoding,
+}
+
 /// The control connection, as far as uploads need it.
 pub struct Wire {
-    control: TcpStream,
+    control: Control,
+    means: Means,
     timeout: Duration,
     /// What came after a complete reply: an unasked-for reply, such as a 421.
     surplus: Vec<u8>,
+    /// PASV is not known there, EPSV may be.
+    knows_no_pasv: bool,
 }
 
 impl Wire {
-    /// Takes a clone of the session's socket.
-    pub fn new(control: TcpStream, timeout: Duration) -> Self {
-        Self { control, timeout, surplus: Vec::new() }
+    /// Takes a handle on the session's control connection.
+    pub fn new(control: Control, means: Means, timeout: Duration) -> Self {
+        Self { control, means, timeout, surplus: Vec::new(), knows_no_pasv: false }
+    }
+
+    /// How data connections are made.
+    pub fn means(&self) -> &Means {
+        &self.means
     }
 
     /// Whether the session still stands, as far as can be told without asking: the server has
     /// neither closed it nor said anything unasked.
     pub fn is_quiet(&self) -> bool {
-        let quiet = || -> io::Result<bool> {
-            self.control.set_nonblocking(true)?;
-            let seen = self.control.peek(&mut [0]);
-            self.control.set_nonblocking(false)?;
-            Ok(matches!(seen, Err(error) if error.kind() == io::ErrorKind::WouldBlock))
-        };
-        self.surplus.is_empty() && quiet().unwrap_or(false)
+        self.surplus.is_empty() && self.control.is_quiet()
     }
 
     /// Whether this computer still has the address that the session was made from.
     pub fn is_at_home(&self) -> bool {
-        let address = self.control.local_addr().map(|mut address| {
+        let address = self.control.socket().local_addr().map(|mut address| {
             address.set_port(0);
             address
         });
@@ -81,24 +108,52 @@ impl Wire {
         trace: &Trace,
         progress: &mut dyn FnMut(u64),
     ) -> Result<u64, TransferError> {
-        let data = self.open_data(trace)?;
+        let prepared = self.prepare_data(trace)?;
         self.send(&format!("STOR {name}"), trace)?;
-        let reply = self.reply(trace)?;
-        if !reply.is_preliminary() {
-            return Err(TransferError::refused(&reply));
+        let mut answer = None;
+        let opened = self.open_data(prepared, &mut answer, trace)?;
+        let answer = match answer {
+            Some(reply) => reply,
+            None => self.reply(trace)?,
+        };
+        if !answer.is_preliminary() {
+            return Err(self.refused(&answer));
         }
-        let pumped = self.pump(&data, source, progress)?;
-        // The end of the file; the socket itself stays until the server has spoken, because
-        // closing it with an unread byte would reset it.
-        let _ = data.shutdown(Shutdown::Write);
+        let mut data = None;
+        let pumped = match opened {
+            Ok(opened) => self.pump(data.insert(opened), source, progress)?,
+            Err(error) => Err(error),
+        };
+        // The socket itself stays until the server has spoken, because closing it with an unread
+        // byte would reset it.
         let reply = self.reply(trace)?;
-        if reply.is_completion() { pumped } else { Err(TransferError::refused(&reply)) }
+        if !reply.is_completion() {
+            return Err(self.refused(&reply));
+        }
+        if let Some(mut data) = data {
+            data.hear_out();
+        }
+        pumped
+    }
+
+    /// What a refused transfer means.
+    fn refused(&self, reply: &Reply) -> TransferError {
+        match reply.code {
+            // Its session for the data connection may be used up; a new session begins with one.
+            425 | 522 if self.means.secure.is_some() => TransferError::Again(format!(
+                "{reply} (over TLS: does it demand that sessions are resumed, and forget them?)"
+            )),
+            425 if self.means.active => TransferError::Transient(format!(
+                "{reply} (can it connect to this computer? leave out --active if there is a firewall here)"
+            )),
+            _ => TransferError::refused(reply),
+        }
     }
 
     /// Copies the file to the data connection; returns the number of bytes.
     fn pump(
         &self,
-        data: &TcpStream,
+        data: &mut Data,
         source: &mut Source,
         progress: &mut dyn FnMut(u64),
     ) -> Pumped<u64> {
@@ -107,85 +162,230 @@ impl Wire {
         let mut sent = 0;
         loop {
             let read = match source.read(&mut buffer) {
-                Ok(0) => return Ok(Ok(sent)),
+                Ok(0) => {
+                    let ended = self.patiently(&mut || progress(sent), || data.finish())?;
+                    return Ok(ended.map(|()| sent));
+                }
                 Ok(read) => read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Ok(Err(TransferError::Local(error))),
             };
-            if let Err(error) = self.write_all(data, &buffer[..read], &mut || progress(sent))? {
-                return Ok(Err(error));
+            let mut bytes = &buffer[..read];
+            while !bytes.is_empty() {
+                match self.patiently(&mut || progress(sent), || data.write(bytes))? {
+                    Ok(written) => bytes = &bytes[written..],
+                    Err(error) => return Ok(Err(error)),
+                }
             }
             sent += read as u64;
             progress(sent);
         }
     }
 
-    fn write_all(
+    /// Does something with the data connection, again and again while the server is slow.
+    fn patiently<T>(
         &self,
-        mut data: &TcpStream,
-        mut bytes: &[u8],
         stalled: &mut dyn FnMut(),
-    ) -> Pumped<()> {
+        mut what: impl FnMut() -> io::Result<T>,
+    ) -> Pumped<T> {
         let ended = |cause: String| Ok(Err(TransferError::Reconnect(cause)));
-        let mut moved = Instant::now();
-        while !bytes.is_empty() {
-            match data.write(bytes) {
-                Ok(written) => {
-                    bytes = &bytes[written..];
-                    moved = Instant::now();
-                }
-                Err(error) => match error.kind() {
-                    io::ErrorKind::Interrupted => {}
-                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                        // A board that gave up leaves the data connection open, and says so only
-                        // on the control connection.
-                        if !self.is_quiet() {
-                            return ended("it stopped taking data".to_owned());
-                        }
-                        if !self.is_at_home() {
-                            return Err(Broken(AWAY.to_owned()));
-                        }
-                        if !LOOKS_AGAIN || moved.elapsed() >= self.timeout {
-                            return Err(Broken("it takes no data and says nothing".to_owned()));
-                        }
-                        stalled();
+        let begun = Instant::now();
+        loop {
+            let error = match what() {
+                Ok(done) => return Ok(Ok(done)),
+                Err(error) => error,
+            };
+            match error.kind() {
+                io::ErrorKind::Interrupted => {}
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                    // A board that gave up leaves the data connection open, and says so only on the
+                    // control connection.
+                    if !self.is_quiet() {
+                        return ended("it stopped taking data".to_owned());
                     }
-                    _ => return ended(format!("the data connection broke: {error}")),
-                },
+                    if !self.is_at_home() {
+                        return Err(Broken(AWAY.to_owned()));
+                    }
+                    if !LOOKS_AGAIN || begun.elapsed() >= self.timeout {
+                        return Err(Broken("it takes no data and says nothing".to_owned()));
+                    }
+                    stalled();
+                }
+                _ => return ended(format!("the data connection broke: {}", explain(&error))),
             }
         }
-        Ok(Ok(()))
+    }
+
+    /// Makes ready for a data connection: connects to the server, or waits for it to connect.
+    fn prepare_data(&mut self, trace: &Trace) -> Result<Prepared, TransferError> {
+        if self.means.active {
+            self.await_data(trace).map(Prepared::Awaited)
+        } else {
+            self.connect_data(trace).map(Prepared::Connected)
+        }
+    }
+
+    /// Opens a port, and tells the server of it.
+    fn await_data(&mut self, trace: &Trace) -> Result<TcpListener, TransferError> {
+        let here = self.control.socket().local_addr().map_err(Broken::from)?;
+        let mut any_port = here;
+        any_port.set_port(0);
+        let listen = || -> io::Result<(TcpListener, u16)> {
+            let listener = TcpListener::bind(any_port)?;
+            listener.set_nonblocking(true)?;
+            let port = listener.local_addr()?.port();
+            Ok((listener, port))
+        };
+        let (listener, port) = listen().map_err(|error| {
+            TransferError::Transient(format!("this computer opens no port for --active: {error}"))
+        })?;
+        let command = match here.ip().to_canonical() {
+            IpAddr::V4(ip) => {
+                let [a, b, c, d] = ip.octets();
+                format!("PORT {a},{b},{c},{d},{},{}", port >> 8, port & 0xff)
+            }
+            IpAddr::V6(ip) => format!("EPRT |2|{ip}|{port}|"),
+        };
+        self.send(&command, trace)?;
+        let reply = self.reply(trace)?;
+        if reply.is_completion() {
+            return Ok(listener);
+        }
+        Err(match reply.code {
+            500..=599 => TransferError::Permanent(format!("{reply}: leave out --active")),
+            _ => TransferError::refused(&reply),
+        })
+    }
+
+    /// Completes the data connection after STOR. Where that takes the server's part, some say 150
+    /// before it and some after it (ftp-srv); `answer` is what came meanwhile.
+    fn open_data(
+        &mut self,
+        prepared: Prepared,
+        answer: &mut Option<Reply>,
+        trace: &Trace,
+    ) -> Pumped<Data> {
+        let socket = match prepared {
+            Prepared::Connected(socket) => socket,
+            Prepared::Awaited(listener) => match self.accept(&listener, answer, trace) {
+                Ok(socket) => socket,
+                Err(error) => {
+                    return Ok(Err(TransferError::Reconnect(format!(
+                        "it did not connect to this computer: {}: leave out --active if there is \
+                         a firewall here",
+                        explain(&error)
+                    ))));
+                }
+            },
+        };
+        let Some(secure) = self.means.secure.clone() else {
+            return Ok(Ok(Data { socket, tls: None }));
+        };
+        socket.set_read_timeout(Some(BLINK))?;
+        let timeout = self.timeout;
+        match secure.handshake(&socket, timeout, &mut || self.look(answer, trace)) {
+            Ok(tls) => {
+                if let (Some(version), Some(kind)) = (tls.protocol_version(), tls.handshake_kind())
+                {
+                    let resumed = if kind == HandshakeKind::Resumed { "" } else { "not " };
+                    trace.received(format!("({version:?}, {resumed}resumed)").as_bytes());
+                }
+                Ok(Ok(Data { socket, tls: Some(Box::new(tls)) }))
+            }
+            Err(fault) => {
+                Ok(Err(TransferError::Reconnect(format!("its data connection: {fault}"))))
+            }
+        }
+    }
+
+    /// While the data connection is being made: takes the answer to STOR if it has come.
+    ///
+    /// # Errors
+    /// When there is nothing more to wait for.
+    fn look(&mut self, answer: &mut Option<Reply>, trace: &Trace) -> io::Result<()> {
+        if !self.is_at_home() {
+            return Err(io::Error::other(AWAY));
+        }
+        if self.is_quiet() {
+            return Ok(());
+        }
+        if answer.is_none() {
+            let reply = self.reply(trace).map_err(|Broken(cause)| io::Error::other(cause))?;
+            if answer.insert(reply).is_preliminary() {
+                return Ok(());
+            }
+        }
+        Err(io::Error::other("the server gave it up"))
+    }
+
+    /// The connection that the server makes; those of others are closed.
+    fn accept(
+        &mut self,
+        listener: &TcpListener,
+        answer: &mut Option<Reply>,
+        trace: &Trace,
+    ) -> io::Result<TcpStream> {
+        let server = self.control.socket().peer_addr()?.ip();
+        let begun = Instant::now();
+        loop {
+            match listener.accept() {
+                Ok((socket, peer)) if peer.ip() == server => {
+                    socket.set_nonblocking(false)?;
+                    return self.prepare(socket);
+                }
+                Ok(_) => {}
+                Err(_) if begun.elapsed() >= self.timeout => {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+                Err(_) => {
+                    self.look(answer, trace)?;
+                    thread::sleep(PAUSE);
+                }
+            }
+        }
     }
 
     /// Asks for a data port and connects to it: always at the control connection's peer, because
     /// boards announce addresses that lead nowhere, and so that no server sends us elsewhere.
-    fn open_data(&mut self, trace: &Trace) -> Result<TcpStream, TransferError> {
-        let peer = self.control.peer_addr().map_err(Broken::from)?;
-        let command = if peer.is_ipv4() { "PASV" } else { "EPSV" };
-        self.send(command, trace)?;
-        let reply = self.reply(trace)?;
+    fn connect_data(&mut self, trace: &Trace) -> Result<TcpStream, TransferError> {
+        let peer = self.control.socket().peer_addr().map_err(Broken::from)?;
+        let mut reply = None;
+        if peer.is_ipv4() && !self.knows_no_pasv {
+            self.send("PASV", trace)?;
+            let said = self.reply(trace)?;
+            self.knows_no_pasv = said.is_unknown_command();
+            reply = Some((said, pasv_port as fn(&str) -> Option<u16>));
+        }
+        if peer.is_ipv6() || self.knows_no_pasv {
+            self.send("EPSV", trace)?;
+            reply = Some((self.reply(trace)?, epsv_port));
+        }
+        let Some((reply, port)) = reply else {
+            return Err(TransferError::Disconnected("no data port was asked for".to_owned()));
+        };
+        if reply.is_unknown_command() {
+            return Err(TransferError::Permanent(format!(
+                "it has no passive mode: {reply}: try --active"
+            )));
+        }
         if !reply.is_completion() {
             return Err(TransferError::refused(&reply));
         }
-        let port = if peer.is_ipv4() { pasv_port(&reply.text) } else { epsv_port(&reply.text) };
-        let port = port.ok_or_else(|| {
-            TransferError::Disconnected(format!("{command} brought no port: {reply}"))
-        })?;
+        let port = port(&reply.text)
+            .ok_or_else(|| TransferError::Disconnected(format!("no data port in {reply}")))?;
         let mut address = peer;
         address.set_port(port);
-        self.connect_data(address).map_err(|error| {
-            TransferError::Reconnect(format!("its data port {port}: {}", explain(&error)))
-        })
+        TcpStream::connect_timeout(&address, self.timeout)
+            .and_then(|socket| self.prepare(socket))
+            .map_err(|error| {
+                TransferError::Reconnect(format!("its data port {port}: {}", blocked(&error)))
+            })
     }
 
-    fn connect_data(&self, address: SocketAddr) -> io::Result<TcpStream> {
-        let data = TcpStream::connect_timeout(&address, self.timeout)?;
+    fn prepare(&self, data: TcpStream) -> io::Result<TcpStream> {
         data.set_nodelay(true)?;
-        data.set_write_timeout(Some(if LOOKS_AGAIN {
-            self.timeout.min(GLANCE)
-        } else {
-            self.timeout
-        }))?;
+        let glance = if LOOKS_AGAIN { self.timeout.min(GLANCE) } else { self.timeout };
+        data.set_write_timeout(Some(glance))?;
         #[cfg(any(target_os = "linux", target_os = "android"))]
         let _ = SockRef::from(&data).set_tcp_notsent_lowat(UNSENT);
         #[cfg(not(any(target_os = "linux", target_os = "android")))]
@@ -196,13 +396,15 @@ impl Wire {
     /// Sends one command in one write: two in a segment, or one in two, confuse boards.
     fn send(&mut self, line: &str, trace: &Trace) -> Result<(), Broken> {
         trace.sent(line);
-        Ok((&self.control).write_all(format!("{line}\r\n").as_bytes())?)
+        let mut bytes = self.means.encoding.on_the_wire(line)?;
+        bytes.extend_from_slice(b"\r\n");
+        Ok(self.control.write_all(&bytes)?)
     }
 
     /// Waits for one complete reply.
     fn reply(&mut self, trace: &Trace) -> Result<Reply, Broken> {
         let bytes = self.read_reply()?;
-        let reply = Reply::parse(&bytes).ok_or_else(|| {
+        let reply = Reply::parse(&self.means.encoding.read(&bytes)).ok_or_else(|| {
             let said = String::from_utf8_lossy(&bytes);
             Broken(format!("no FTP reply: '{}'", shortened(said.trim())))
         })?;
@@ -226,20 +428,19 @@ impl Wire {
                 Err(error) => break Err(error),
             }
         };
-        self.control.set_read_timeout(Some(self.timeout))?;
+        self.control.socket().set_read_timeout(Some(self.timeout))?;
         result
     }
 
-    fn read_some(&self, deadline: Instant) -> io::Result<Vec<u8>> {
+    fn read_some(&mut self, deadline: Instant) -> io::Result<Vec<u8>> {
         let mut buffer = [0; 1024];
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(io::ErrorKind::TimedOut.into());
             }
-            self.control.set_read_timeout(Some(left.min(GLANCE)))?;
-            quick_ack(&self.control);
-            match (&self.control).read(&mut buffer) {
+            self.control.socket().set_read_timeout(Some(left.min(GLANCE)))?;
+            match self.control.read(&mut buffer) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(read) => return Ok(buffer[..read].to_vec()),
                 Err(error) => match error.kind() {
@@ -254,14 +455,67 @@ impl Wire {
     }
 }
 
-/// Has the next segment acknowledged at once. A server with Nagle's algorithm on holds a reply's
-/// second half back until then: 40 ms an upload (libunftp, boards). The system forgets the setting,
-/// so it is made before each read.
-pub fn quick_ack(control: &TcpStream) {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    let _ = SockRef::from(control).set_tcp_quickack(true);
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    let _ = control;
+/// A data connection before STOR.
+enum Prepared {
+    /// We have connected.
+    Connected(TcpStream),
+    /// The server will.
+    Awaited(TcpListener),
+}
+
+/// A data connection.
+struct Data {
+    socket: TcpStream,
+    tls: Option<Box<ClientConnection>>,
+}
+
+impl Data {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.tls {
+            None => self.socket.write(bytes),
+            Some(tls) => rustls::Stream::new(&mut **tls, &mut self.socket).write(bytes),
+        }
+    }
+
+    /// Says that this was the end of the file.
+    fn finish(&mut self) -> io::Result<()> {
+        if let Some(tls) = &mut self.tls {
+            rustls::Stream::new(&mut **tls, &mut self.socket).flush()?;
+            tls.send_close_notify();
+            rustls::Stream::new(&mut **tls, &mut self.socket).flush()?;
+        }
+        // What is wrong with it, the server will say.
+        let _ = self.socket.shutdown(Shutdown::Write);
+        Ok(())
+    }
+
+    /// Takes what the server sends to its end: with TLS 1.3, the ticket for the next data
+    /// connection.
+    fn hear_out(&mut self) {
+        let Some(tls) = &mut self.tls else { return };
+        if tls.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
+            return;
+        }
+        let begun = Instant::now();
+        while begun.elapsed() < LAST_WORDS
+            && self.socket.set_read_timeout(Some(LAST_WORDS)).is_ok()
+            && tls.read_tls(&mut self.socket).is_ok_and(|count| count > 0)
+            && tls.process_new_packets().is_ok()
+        {}
+    }
+}
+
+/// Says what it means that a data port cannot be reached, where the control connection can.
+fn blocked(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
+            "no answer (is a firewall in between?)".to_owned()
+        }
+        io::ErrorKind::ConnectionRefused => {
+            "it refuses the connection (is a firewall or NAT in between?)".to_owned()
+        }
+        _ => explain(error),
+    }
 }
 
 /// The inner error is what to make of a data connection that ended early if the server says no

@@ -1,0 +1,79 @@
+//! How text is written on the control connection.
+
+use std::io;
+
+use clap::ValueEnum;
+
+/// A character encoding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Encoding {
+    /// What servers of this century use (RFC 2640).
+    #[default]
+    #[value(name = "utf-8", alias = "utf8")]
+    Utf8,
+    /// ISO 8859-1, for older ones.
+    #[value(name = "latin1", alias = "iso-8859-1")]
+    Latin1,
+}
+
+impl Encoding {
+    /// Whether this can be written.
+    pub fn can_write(self, text: &str) -> bool {
+        self == Self::Utf8 || text.chars().all(|c| u32::from(c) <= 0xff)
+    }
+
+    /// Reads what a server sent; what is wrong in it is replaced.
+    pub fn read(self, bytes: &[u8]) -> String {
+        match self {
+            Self::Utf8 => String::from_utf8_lossy(bytes).into_owned(),
+            Self::Latin1 => bytes.iter().map(|byte| char::from(*byte)).collect(),
+        }
+    }
+
+    /// A command as its bytes: 0xff is doubled, as Telnet wants it, whose protocol the control
+    /// connection follows (RFC 959, 3.1.1.1).
+    ///
+    /// # Errors
+    /// When it cannot be written so.
+    pub fn on_the_wire(self, command: &str) -> io::Result<Vec<u8>> {
+        const IAC: u8 = 0xff;
+        let mut bytes = suppaftp::Encoding::encode(&self, command)?;
+        for at in (0..bytes.len()).rev().filter(|_| self != Self::Utf8) {
+            if bytes[at] == IAC {
+                bytes.insert(at, IAC);
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+impl suppaftp::Encoding for Encoding {
+    fn decode(&self, bytes: &[u8]) -> String {
+        self.read(bytes)
+    }
+
+    fn encode(&self, text: &str) -> io::Result<Vec<u8>> {
+        match self {
+            Self::Utf8 => Ok(text.as_bytes().to_vec()),
+            Self::Latin1 => (text.chars())
+                .map(|c| u8::try_from(u32::from(c)))
+                .collect::<Result<_, _>>()
+                .map_err(|_| io::Error::other("it cannot be written in latin1")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn on_the_wire() {
+        assert_eq!(Encoding::Utf8.on_the_wire("é").ok(), Some(vec![0xc3, 0xa9]));
+        assert_eq!(Encoding::Latin1.on_the_wire("éÿa").ok(), Some(vec![0xe9, 0xff, 0xff, b'a']));
+        assert!(Encoding::Latin1.on_the_wire("€").is_err());
+        assert!(!Encoding::Latin1.can_write("€") && Encoding::Latin1.can_write("é"));
+        assert_eq!(Encoding::Latin1.read(&[b'a', 0xe9]), "aé");
+        assert_eq!(Encoding::Utf8.read(&[b'a', 0xe9]), "a\u{fffd}");
+    }
+}

@@ -1,0 +1,138 @@
+//! The control connection's bytes.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustls::{ClientConnection, ProtocolVersion, Stream};
+use socket2::SockRef;
+use suppaftp::{FtpError, FtpResult, TlsStream};
+
+/// A control connection, in the clear or through TLS. Clones are handles on the same one: suppaftp
+/// has one, and [`super::wire::Wire`] another.
+#[derive(Clone, Debug)]
+pub struct Control {
+    socket: Arc<TcpStream>,
+    tls: Option<Arc<Mutex<ClientConnection>>>,
+}
+
+impl Control {
+    /// In the clear.
+    pub fn new(socket: TcpStream) -> Self {
+        Self { socket: Arc::new(socket), tls: None }
+    }
+
+    /// Through TLS, whose handshake is done.
+    pub fn secured(socket: TcpStream, tls: ClientConnection) -> Self {
+        Self { socket: Arc::new(socket), tls: Some(Arc::new(Mutex::new(tls))) }
+    }
+
+    /// The socket beneath.
+    pub fn socket(&self) -> &TcpStream {
+        &self.socket
+    }
+
+    /// The version of TLS; `None` in the clear.
+    pub fn version(&self) -> Option<ProtocolVersion> {
+        self.tls.as_ref().and_then(|tls| locked(tls).protocol_version())
+    }
+
+    /// Whether the session still stands, as far as can be told without asking: the server has
+    /// neither closed it nor said anything unasked.
+    pub fn is_quiet(&self) -> bool {
+        let look = || -> io::Result<bool> {
+            self.socket.set_nonblocking(true)?;
+            let quiet = match &self.tls {
+                None => self
+                    .socket
+                    .peek(&mut [0])
+                    .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock),
+                Some(tls) => self.is_silent(&mut locked(tls)),
+            };
+            self.socket.set_nonblocking(false)?;
+            Ok(quiet)
+        };
+        look().unwrap_or(false)
+    }
+
+    /// TLS has messages of its own, such as tickets: takes what has come, to tell them from replies.
+    fn is_silent(&self, tls: &mut ClientConnection) -> bool {
+        loop {
+            match tls.process_new_packets() {
+                Ok(state) if state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed() => {}
+                _ => return false,
+            }
+            match tls.read_tls(&mut &*self.socket) {
+                Ok(0) => return false,
+                Ok(_) => {}
+                Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
+            }
+        }
+    }
+
+    /// Says that nothing more will come from us.
+    pub fn close(&self) {
+        if let Some(tls) = &self.tls {
+            let mut tls = locked(tls);
+            tls.send_close_notify();
+            let _ = tls.write_tls(&mut &*self.socket);
+        }
+        let _ = self.socket.shutdown(Shutdown::Write);
+    }
+}
+
+impl Read for Control {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        quick_ack(&self.socket);
+        match &self.tls {
+            None => (&*self.socket).read(buffer),
+            Some(tls) => Stream::new(&mut *locked(tls), &mut &*self.socket).read(buffer),
+        }
+    }
+}
+
+impl Write for Control {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &self.tls {
+            None => (&*self.socket).write(bytes),
+            Some(tls) => Stream::new(&mut *locked(tls), &mut &*self.socket).write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match &self.tls {
+            None => Ok(()),
+            Some(tls) => Stream::new(&mut *locked(tls), &mut &*self.socket).flush(),
+        }
+    }
+}
+
+impl TlsStream for Control {
+    type InnerStream = Self;
+
+    fn tcp_stream(self) -> FtpResult<TcpStream> {
+        self.socket.try_clone().map_err(FtpError::ConnectionError)
+    }
+
+    fn get_ref(&self) -> &TcpStream {
+        &self.socket
+    }
+
+    fn mut_ref(&mut self) -> &mut Self {
+        self
+    }
+}
+
+fn locked(tls: &Mutex<ClientConnection>) -> MutexGuard<'_, ClientConnection> {
+    tls.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Has the next segment acknowledged at once. A server with Nagle's algorithm on holds a reply's
+/// second half back until then: 40 ms an upload (libunftp, boards). The system forgets the setting,
+/// so it is made before each read.
+pub fn quick_ack(control: &TcpStream) {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let _ = SockRef::from(control).set_tcp_quickack(true);
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let _ = control;
+}
