@@ -53,14 +53,7 @@ pub fn run(config: Config) -> Result<Exit> {
         }
         let (ledger, unfinished) = recall(&config, host, login, &reporter);
         let journal = (!config.dry_run).then(|| ledger.journal());
-        let orders = deliver::start(
-            id,
-            host.clone(),
-            ledger,
-            &unfinished,
-            config.clone(),
-            event_sender.clone(),
-        )?;
+        let orders = deliver::start(id, ledger, &unfinished, config.clone(), event_sender.clone())?;
         hosts.push(Books::new(orders, journal));
         left_over.push(unfinished.files);
     }

@@ -14,7 +14,6 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use crate::backoff;
 use crate::config::Config;
 use crate::event::{Answer, Event, HostEvent, HostId, IDLE_END, Outcome, Ticket};
-use crate::host::Host;
 use crate::ledger::{Ledger, Unfinished};
 use crate::path::RelPath;
 use crate::queue::{Class, Job, Queue, Timing};
@@ -89,7 +88,6 @@ pub enum Origin {
 /// unusable; dropping the sender ends it too.
 pub fn start(
     id: HostId,
-    host: Host,
     ledger: Ledger,
     unfinished: &Unfinished,
     config: Arc<Config>,
@@ -99,7 +97,6 @@ pub fn start(
     let now = Instant::now();
     let lane = Lane {
         id,
-        host,
         habits: Habits::default(),
         ledger,
         events,
@@ -141,7 +138,6 @@ pub fn start(
 
 struct Lane {
     id: HostId,
-    host: Host,
     habits: Habits,
     ledger: Ledger,
     config: Arc<Config>,
@@ -355,16 +351,7 @@ impl Lane {
 
     fn connect(&mut self) {
         let trace = self.trace();
-        let entry = Entry {
-            host: &self.host,
-            login: &self.config.logins[self.id],
-            dir: self.host.dir.as_deref().or(self.config.remote_dir.as_deref()),
-            trust: self.config.trust.as_ref().filter(|_| self.host.secure),
-            active: self.config.active,
-            encoding: self.config.encoding,
-            timeout: self.config.timeout,
-        };
-        match Session::open(entry, &mut self.habits, trace) {
+        match Session::open(Entry::of(&self.config, self.id), &mut self.habits, trace) {
             Ok((session, welcome)) => {
                 self.session = Some(session);
                 self.was_connected = true;

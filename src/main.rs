@@ -8,6 +8,7 @@
 mod app;
 mod backoff;
 mod books;
+mod check;
 mod cli;
 mod config;
 mod credentials;
@@ -39,7 +40,10 @@ use crate::exit::Exit;
 fn main() -> ExitCode {
     let cli = Cli::from_args();
     let exit = match Config::resolve(cli, Path::new(".")) {
-        Ok(config) => app::run(config).unwrap_or_else(|error| report::fatal(&error, Exit::Failure)),
+        Ok(config) => {
+            let run = if config.check { check::run } else { app::run };
+            run(config).unwrap_or_else(|error| report::fatal(&error, Exit::Failure))
+        }
         Err(error) => report::fatal(&error, Exit::Usage),
     };
     exit.into()

@@ -9,6 +9,7 @@ mod wire;
 
 use std::fmt;
 use std::io;
+use std::net::Ipv4Addr;
 
 /// A server's answer to a command (RFC 959, 4.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +52,7 @@ impl Reply {
     }
 
     /// The server does not know the command, or not with such arguments. It will not learn it.
-    fn is_unknown_command(&self) -> bool {
+    pub fn is_unknown_command(&self) -> bool {
         matches!(self.code, 500..=502 | 504)
     }
 }
@@ -145,6 +146,35 @@ impl TransferError {
     fn may_lack_directory(&self) -> bool {
         matches!(self, Self::Permanent(_) | Self::Transient(_) | Self::Reconnect(_))
     }
+}
+
+/// The cause.
+impl fmt::Display for TransferError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Transient(cause)
+            | Self::Again(cause)
+            | Self::Reconnect(cause)
+            | Self::Disconnected(cause)
+            | Self::Permanent(cause) => f.write_str(cause),
+            Self::Local(error) => write!(f, "it cannot be read here: {error}"),
+        }
+    }
+}
+
+/// What a session has seen of its data connections.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DataSeen {
+    /// How they are made.
+    pub mode: &'static str,
+    /// The steps that each takes before STOR.
+    pub steps: &'static str,
+    /// Whether there has been one, also one that came to nothing.
+    pub has_been: bool,
+    /// Whether the account is one that FTPdLite lets read only.
+    pub is_guest: bool,
+    /// The address that the server says they have, if it is not its own.
+    pub misannounced: Option<Ipv4Addr>,
 }
 
 /// Why the control connection is of no use any more.

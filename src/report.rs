@@ -24,6 +24,7 @@ use crate::event::{Answer, Event, HostEvent, HostId, IDLE_END, Outcome, ScriptEv
 use crate::exit::Exit;
 use crate::filter::Why;
 use crate::path::RelPath;
+use crate::remote::ftp::Trace;
 use crate::shutdown::Stop;
 use crate::terminal;
 use crate::text::{printable, shortened, shortened_to};
@@ -111,6 +112,58 @@ pub fn fatal(error: &anyhow::Error, exit: Exit) -> Exit {
     // There is nobody left to tell that stderr is closed.
     let _ = err.write(&line);
     exit
+}
+
+/// A report that is printed line by line.
+pub struct Page {
+    out: Stream,
+    err: Stream,
+}
+
+impl Page {
+    /// Colours it so.
+    pub fn new(color: When) -> Self {
+        Self { out: Stream::stdout(color), err: Stream::stderr(color) }
+    }
+
+    /// What follows is about this.
+    pub fn heading(&self, text: &str) {
+        self.print(&format!("{} {}", self.out.paint("==", Color::Green), shown(text)));
+    }
+
+    /// What was found out.
+    pub fn finding(&self, name: &str, text: &str) {
+        self.print(&format!("   {name:<15} {}", shown(&one_line(text))));
+    }
+
+    /// What is to be mended.
+    pub fn problem(&self, text: &str) {
+        let line = self.err.paint(&format!("!! {}", shown(text)), Color::Red);
+        // There is nobody left to tell that stderr is closed.
+        let _ = self.err.write(&line);
+    }
+
+    /// Shows the dialogue, if that is wanted.
+    pub fn trace(&self, debug: bool) -> Trace {
+        let colour = self.out.colour;
+        Trace(debug.then(|| {
+            let out = Stream { is_stderr: false, colour };
+            Box::new(move |sent, line: String| {
+                let line = out.paint(&shown(&dialogue(sent, &line)), Color::BrightBlack);
+                let _ = out.write(&line);
+            }) as Box<dyn Fn(bool, String) + Send>
+        }))
+    }
+
+    fn print(&self, line: &str) {
+        // Who does not read on does not want to know.
+        let _ = self.out.write(line);
+    }
+}
+
+/// A line of what we or the server said.
+fn dialogue(sent: bool, line: &str) -> String {
+    format!("{} {line}", if sent { ">" } else { "<" })
 }
 
 /// stdout or stderr, and whether it takes colours.
@@ -294,8 +347,7 @@ impl Printer {
             }
             HostEvent::Unusable(cause) => self.problem(&format!("{host}: {cause}")),
             HostEvent::Dialogue { sent, line } => {
-                let arrow = if sent { ">" } else { "<" };
-                let text = format!("{}{arrow} {line}", self.label(id));
+                let text = format!("{}{}", self.label(id), dialogue(sent, &line));
                 self.print(&self.out.paint(&shown(&text), Color::BrightBlack));
             }
             HostEvent::Sending { path, sent, total, elapsed, moved } => {

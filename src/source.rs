@@ -102,6 +102,16 @@ impl Source {
         Ok(Self { path, target, file, stamp, left: stamp.len, hash: Xxh3::new() })
     }
 
+    /// Takes a file that is open for reading.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn of(file: File) -> io::Result<Self> {
+        let stamp = Stamp::of(&file.metadata()?);
+        let (path, target, left) = (PathBuf::new(), None, stamp.len);
+        Ok(Self { path, target, file, stamp, left, hash: Xxh3::new() })
+    }
+
     /// The file that a link leads to.
     pub fn target(&self) -> Option<&RelPath> {
         self.target.as_ref()

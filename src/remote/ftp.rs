@@ -11,7 +11,8 @@ use super::dial::{self, ConnectError, Dialled, Habits, Stream};
 use super::tls::{self, Secure, Trust};
 use super::watchdog::Watchdog;
 use super::wire::{Means, Wire};
-use super::{Broken, Reply, TOO_LONG, TransferError};
+use super::{Broken, DataSeen, Reply, TOO_LONG, TransferError};
+use crate::config::Config;
 use crate::credentials::Login;
 use crate::encoding::Encoding;
 use crate::host::Host;
@@ -79,6 +80,9 @@ impl Board {
     }
 }
 
+/// FTPdLite without accounts lets everybody in, and only this user write.
+const FTPDLITE_ADMIN: &str = "ftpadmin";
+
 /// What has been learnt of a server, beyond one session.
 #[derive(Debug, Default)]
 pub struct Lore {
@@ -114,6 +118,11 @@ impl Lore {
     /// Whether it is known that SIZE tells what is stored.
     pub fn tells_size(&self) -> bool {
         self.tells_size == Some(true)
+    }
+
+    /// Whether it has been seen to rename over a file.
+    pub fn renames_over(&self) -> bool {
+        self.renames_over
     }
 
     /// A file went out under a temporary name.
@@ -177,6 +186,22 @@ pub struct Entry<'a> {
     pub timeout: Duration,
 }
 
+impl<'a> Entry<'a> {
+    /// What the settings say of the host of this number.
+    pub fn of(config: &'a Config, id: usize) -> Self {
+        let host = &config.hosts[id];
+        Self {
+            host,
+            login: &config.logins[id],
+            dir: host.dir.as_deref().or(config.remote_dir.as_deref()),
+            trust: config.trust.as_ref().filter(|_| host.secure),
+            active: config.active,
+            encoding: config.encoding,
+            timeout: config.timeout,
+        }
+    }
+}
+
 /// A session that is logged in, in binary mode, in the directory where files are to go.
 pub struct Session {
     stream: Stream,
@@ -205,10 +230,12 @@ impl Session {
         let Entry { host, login, dir, trust, active, encoding, timeout } = entry;
         let Dialled { stream, control, secure, watchdog, greeting, unprotected } =
             dial::dial(host, trust, habits, timeout, encoding, &trace)?;
-        let means = Means { secure, active, encoding };
+        let board = Board::of(&greeting);
+        let is_guest = board == Some(Board::FtpdLite) && login.user != FTPDLITE_ADMIN;
+        let means = Means { secure, active, encoding, is_guest };
         let wire = Wire::new(control.clone(), means, timeout);
         let dirs = HashSet::new();
-        let takes_utf8 = Board::of(&greeting).is_some();
+        let takes_utf8 = board.is_some();
         let mut session =
             Self { stream, wire, control, watchdog, timeout, trace, takes_utf8, dirs };
         if unprotected {
@@ -257,15 +284,30 @@ impl Session {
         match reply.code {
             200..=299 => Ok(()),
             // FTPdLite says 430 of a wrong password (RFC 2389 does not know it).
+            400..=499 if self.is_lacking_tls(&reply) => Err(ConnectError::Unusable(format!(
+                "login as {} refused: {reply}: {}",
+                login.user,
+                remedy(true)
+            ))),
             400..=429 | 431..=499 => Err(ConnectError::Later(dial::no_service(&reply))),
             _ => {
                 let refused = format!("login as {} refused: {reply}", login.user);
                 Err(match login.is_refused() {
                     true => ConnectError::Again(refused),
-                    false => ConnectError::Unusable(format!("{refused}: {}", remedy(&reply))),
+                    false => {
+                        let remedy = remedy(self.is_lacking_tls(&reply));
+                        ConnectError::Unusable(format!("{refused}: {remedy}"))
+                    }
                 })
             }
         }
+    }
+
+    /// Whether what the server minds is that nothing is encrypted.
+    fn is_lacking_tls(&self, reply: &Reply) -> bool {
+        let said = reply.text.to_ascii_lowercase();
+        self.wire.means().secure.is_none()
+            && ["tls", "ssl", "encrypt", "cleartext"].iter().any(|word| said.contains(word))
     }
 
     /// Binary mode, and the directory; returns its name.
@@ -530,6 +572,11 @@ impl Session {
         self.command(&format!("SITE {command}"))
     }
 
+    /// What has been seen of data connections.
+    pub fn data(&self) -> DataSeen {
+        self.wire.data()
+    }
+
     /// Whether a file can go out only in a new session: with TLS 1.3, proftpd gives tickets for two.
     pub fn is_spent(&self, lore: &Lore) -> bool {
         let secure = &self.wire.means().secure;
@@ -630,10 +677,8 @@ impl Session {
 }
 
 /// What to do about a refused login.
-fn remedy(reply: &Reply) -> &'static str {
-    let said = reply.text.to_ascii_lowercase();
-    let wants_tls = ["tls", "ssl", "encrypt", "secure"].iter().any(|word| said.contains(word));
-    match wants_tls {
+fn remedy(lacks_tls: bool) -> &'static str {
+    match lacks_tls {
         true => "it wants encryption: use --tls",
         false => "check --user and the password (--password-file, AUTOFTP_PASSWORD or netrc)",
     }

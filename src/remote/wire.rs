@@ -5,7 +5,7 @@
 //! reply's text is kept, and the order of sending is ours.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Shutdown, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use super::control::Control;
 
 use super::ftp::Trace;
 use super::tls::Secure;
-use super::{AWAY, Broken, Reply, TransferError, explain};
+use super::{AWAY, Broken, DataSeen, Reply, TransferError, explain};
 use crate::encoding::Encoding;
 use crate::source::Source;
 use crate::text::shortened;
@@ -56,6 +56,8 @@ pub struct Means {
     pub active: bool,
     /// How names are written.
     pub encoding: Encoding,
+    /// The account is one that FTPdLite lets read only.
+    pub is_guest: bool,
 }
 
 /// The control connection, as far as uploads need it.
@@ -67,17 +69,43 @@ pub struct Wire {
     surplus: Vec<u8>,
     /// PASV is not known there, EPSV may be.
     knows_no_pasv: bool,
+    /// The address that PASV brought last.
+    announced: Option<Ipv4Addr>,
+    has_had_data: bool,
 }
 
 impl Wire {
     /// Takes a handle on the session's control connection.
     pub fn new(control: Control, means: Means, timeout: Duration) -> Self {
-        Self { control, means, timeout, surplus: Vec::new(), knows_no_pasv: false }
+        Self {
+            control,
+            means,
+            timeout,
+            surplus: Vec::new(),
+            knows_no_pasv: false,
+            announced: None,
+            has_had_data: false,
+        }
     }
 
     /// How data connections are made.
     pub fn means(&self) -> &Means {
         &self.means
+    }
+
+    /// What has been seen of data connections.
+    pub fn data(&self) -> DataSeen {
+        let peer = self.control.socket().peer_addr().map(|peer| peer.ip().to_canonical());
+        let is_v6 = peer.as_ref().is_ok_and(IpAddr::is_ipv6);
+        let (mode, steps) = match (self.means.active, is_v6) {
+            (true, false) => ("active (PORT): the server connects to this computer", "PORT"),
+            (true, true) => ("active (EPRT): the server connects to this computer", "EPRT"),
+            (false, false) if !self.knows_no_pasv => ("passive (PASV)", "PASV, connect"),
+            (false, _) => ("passive (EPSV)", "EPSV, connect"),
+        };
+        let misannounced = self.announced.filter(|address| peer.is_ok_and(|peer| peer != *address));
+        let (has_been, is_guest) = (self.has_had_data, self.means.is_guest);
+        DataSeen { mode, steps, has_been, is_guest, misannounced }
     }
 
     /// Whether the session still stands, as far as can be told without asking: the server has
@@ -145,6 +173,9 @@ impl Wire {
             )),
             425 if self.means.active => TransferError::Transient(format!(
                 "{reply} (can it connect to this computer? leave out --active if there is a firewall here)"
+            )),
+            550 if self.means.is_guest => TransferError::Transient(format!(
+                "{reply} (anonymous may not write: try --user ftpadmin)"
             )),
             _ => TransferError::refused(reply),
         }
@@ -354,14 +385,15 @@ impl Wire {
             self.send("PASV", trace)?;
             let said = self.reply(trace)?;
             self.knows_no_pasv = said.is_unknown_command();
-            reply = Some((said, pasv_port as fn(&str) -> Option<u16>));
+            reply = Some(said).filter(|_| !self.knows_no_pasv);
         }
-        if peer.is_ipv6() || self.knows_no_pasv {
-            self.send("EPSV", trace)?;
-            reply = Some((self.reply(trace)?, epsv_port));
-        }
-        let Some((reply, port)) = reply else {
-            return Err(TransferError::Disconnected("no data port was asked for".to_owned()));
+        let is_pasv = reply.is_some();
+        let reply = match reply {
+            Some(reply) => reply,
+            None => {
+                self.send("EPSV", trace)?;
+                self.reply(trace)?
+            }
         };
         if reply.is_unknown_command() {
             return Err(TransferError::Permanent(format!(
@@ -371,8 +403,15 @@ impl Wire {
         if !reply.is_completion() {
             return Err(TransferError::refused(&reply));
         }
-        let port = port(&reply.text)
-            .ok_or_else(|| TransferError::Disconnected(format!("no data port in {reply}")))?;
+        let port = if is_pasv {
+            let address = pasv_address(&reply.text);
+            self.announced = address.map(|address| *address.ip());
+            address.map(|address| address.port())
+        } else {
+            epsv_port(&reply.text)
+        };
+        let port =
+            port.ok_or_else(|| TransferError::Disconnected(format!("no data port in {reply}")))?;
         let mut address = peer;
         address.set_port(port);
         TcpStream::connect_timeout(&address, self.timeout)
@@ -382,7 +421,8 @@ impl Wire {
             })
     }
 
-    fn prepare(&self, data: TcpStream) -> io::Result<TcpStream> {
+    fn prepare(&mut self, data: TcpStream) -> io::Result<TcpStream> {
+        self.has_had_data = true;
         data.set_nodelay(true)?;
         let glance = if LOOKS_AGAIN { self.timeout.min(GLANCE) } else { self.timeout };
         data.set_write_timeout(Some(glance))?;
@@ -509,10 +549,13 @@ impl Data {
 fn blocked(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
-            "no answer (is a firewall in between?)".to_owned()
+            "no answer (is a firewall in between? open the server's passive ports, or try --active)"
+                .to_owned()
         }
         io::ErrorKind::ConnectionRefused => {
-            "it refuses the connection (is a firewall or NAT in between?)".to_owned()
+            "it refuses the connection (is a firewall or NAT in between? open the server's passive \
+             ports, or try --active)"
+                .to_owned()
         }
         _ => explain(error),
     }
@@ -541,9 +584,9 @@ fn end_of_reply(bytes: &[u8]) -> Option<usize> {
     None
 }
 
-/// The port in `227 Entering Passive Mode (h1,h2,h3,h4,p1,p2)`; RFC 1123 (4.1.2.6) warns that the
+/// The address in `227 Entering Passive Mode (h1,h2,h3,h4,p1,p2)`; RFC 1123 (4.1.2.6) warns that the
 /// parentheses may be missing.
-fn pasv_port(text: &str) -> Option<u16> {
+fn pasv_address(text: &str) -> Option<SocketAddrV4> {
     let numbers: Vec<u8> = text
         .split(|c: char| !c.is_ascii_digit() && c != ',')
         .find(|word| word.matches(',').count() == 5)?
@@ -551,8 +594,9 @@ fn pasv_port(text: &str) -> Option<u16> {
         .map(str::parse::<u8>)
         .collect::<Result<_, _>>()
         .ok()?;
-    let port = u16::from_be_bytes([numbers[4], numbers[5]]);
-    (port != 0).then_some(port)
+    let [a, b, c, d, high, low] = numbers.try_into().ok()?;
+    let port = u16::from_be_bytes([high, low]);
+    (port != 0).then(|| SocketAddrV4::new(Ipv4Addr::new(a, b, c, d), port))
 }
 
 /// The port in `229 Entering Extended Passive Mode (|||port|)` (RFC 2428).
@@ -569,11 +613,13 @@ mod tests {
 
     #[test]
     fn ports() {
-        assert_eq!(pasv_port("Entering Passive Mode (10,0,0,1,52,21)."), Some(13333));
-        assert_eq!(pasv_port("Entering Passive Mode 10,0,0,1,52,21"), Some(13333));
-        assert_eq!(pasv_port("=127,0,0,1,4,1"), Some(1025));
+        let pasv = |text: &str| pasv_address(text).map(|address| address.to_string());
+        let board = Some("10.0.0.1:13333".to_owned());
+        assert_eq!(pasv("Entering Passive Mode (10,0,0,1,52,21)."), board);
+        assert_eq!(pasv("Entering Passive Mode 10,0,0,1,52,21"), board);
+        assert_eq!(pasv("=127,0,0,1,4,1"), Some("127.0.0.1:1025".to_owned()));
         for bad in ["", "(1,2,3,4,5)", "(1,2,3,4,5,256)", "(1,2,3,4,0,0)", "(,,,,,)"] {
-            assert_eq!(pasv_port(bad), None, "{bad}");
+            assert_eq!(pasv(bad), None, "{bad}");
         }
         assert_eq!(epsv_port("Entering Extended Passive Mode (|||49152|)"), Some(49152));
         for bad in ["", "(|||)", "(|||x|)", "(|||0|)", "|||1|"] {

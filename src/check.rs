@@ -1,0 +1,412 @@
+//! `--check`: tries out what a server can do, and tells what to mend.
+
+use std::io::{Seek, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use crossbeam_channel::{bounded, select};
+
+use crate::config::Config;
+use crate::event::HostId;
+use crate::exit::Exit;
+use crate::host::Host;
+use crate::path::RelPath;
+use crate::remote::dial::{ConnectError, Habits};
+use crate::remote::ftp::{Board, Entry, Lore, Session, Upload};
+use crate::remote::{DataSeen, TransferError};
+use crate::report::Page;
+use crate::shutdown::{self, Stop};
+use crate::source::Source;
+use crate::terminal;
+
+/// How much is uploaded, in bytes: about what a script has.
+const SAMPLE: usize = 2000;
+
+/// How many times the round trip is measured.
+const ROUND_TRIPS: usize = 5;
+
+/// Tries out every host. Succeeds if files can be uploaded to all of them.
+///
+/// # Errors
+/// When it cannot begin.
+pub fn run(config: Config) -> Result<Exit> {
+    let stops = shutdown::listen()?;
+    let is_stopped = Arc::new(AtomicBool::new(false));
+    let (sender, done) = bounded(1);
+    let stopped = is_stopped.clone();
+    thread::Builder::new()
+        .name("check".to_owned())
+        .spawn(move || {
+            let mut all_work = true;
+            for id in 0..config.hosts.len() {
+                let mut checkup = Checkup::new(&config, id, &stopped);
+                all_work &= checkup.run();
+            }
+            let _ = sender.send(all_work);
+        })
+        .context("no thread for the check")?;
+    let exit = loop {
+        select! {
+            recv(done) -> all_work => {
+                break if all_work.unwrap_or(false) { Exit::Success } else { Exit::Failure };
+            }
+            recv(stops) -> stop => match stop {
+                // What was made there is removed first.
+                Ok(Stop::Drain) => is_stopped.store(true, Ordering::Relaxed),
+                Ok(Stop::Abort) | Err(_) => break Exit::Aborted,
+            },
+        }
+    };
+    terminal::restore();
+    Ok(exit)
+}
+
+/// Why a checkup goes no further.
+enum Ended {
+    /// What was found out last decides it.
+    Decided,
+    /// Ctrl-C.
+    Stopped,
+}
+
+struct Checkup<'a> {
+    config: &'a Config,
+    id: HostId,
+    host: &'a Host,
+    page: Page,
+    is_stopped: &'a AtomicBool,
+    habits: Habits,
+    lore: Lore,
+    session: Option<Session>,
+    data: DataSeen,
+    /// What may be there of ours, and has to be removed: files, and after them directories.
+    files: Vec<String>,
+    directories: Vec<String>,
+    /// What is to be mended.
+    remedies: Vec<String>,
+}
+
+impl<'a> Checkup<'a> {
+    fn new(config: &'a Config, id: HostId, is_stopped: &'a AtomicBool) -> Self {
+        Self {
+            config,
+            id,
+            host: &config.hosts[id],
+            page: Page::new(config.screen.color),
+            is_stopped,
+            habits: Habits::default(),
+            lore: Lore::default(),
+            session: None,
+            data: DataSeen::default(),
+            files: Vec::new(),
+            directories: Vec::new(),
+            remedies: Vec::new(),
+        }
+    }
+
+    /// Returns whether files can be uploaded.
+    fn run(&mut self) -> bool {
+        self.page.heading(&format!("{}: trying out", self.host));
+        let ended = self.examine();
+        self.clean_up();
+        if let Some(session) = self.session.take() {
+            session.quit();
+        }
+        for remedy in &self.remedies {
+            self.page.problem(&format!("{}: {remedy}", self.host));
+        }
+        match ended {
+            Ok(verdict) => {
+                self.page.heading(&format!("{}: {verdict}", self.host));
+                true
+            }
+            Err(Ended::Decided) => false,
+            Err(Ended::Stopped) => {
+                self.page.problem(&format!("{}: stopped before the end", self.host));
+                false
+            }
+        }
+    }
+
+    fn examine(&mut self) -> Result<String, Ended> {
+        let board = self.connect()?;
+        self.measure()?;
+        self.upload()?;
+        self.go_on()?;
+        self.replace()?;
+        self.go_on()?;
+        self.directory()?;
+        self.go_on()?;
+        self.remote_command(board);
+        let turns = if self.lore.tells_size() { "data, SIZE" } else { "data" };
+        Ok(format!(
+            "uploads work; for each file, one after the other: {}, STOR, {turns}",
+            self.data.steps
+        ))
+    }
+
+    fn go_on(&self) -> Result<(), Ended> {
+        if self.is_stopped.load(Ordering::Relaxed) { Err(Ended::Stopped) } else { Ok(()) }
+    }
+
+    fn connect(&mut self) -> Result<Option<Board>, Ended> {
+        loop {
+            self.go_on()?;
+            let entry = Entry::of(self.config, self.id);
+            match Session::open(entry, &mut self.habits, self.page.trace(self.config.screen.debug))
+            {
+                Ok((session, welcome)) => {
+                    self.session = Some(session);
+                    let board = Board::of(&welcome.greeting);
+                    let name = match board {
+                        Some(Board::Uftpd) => "uftpd, on a board with MicroPython: ",
+                        Some(Board::FtpdLite) => "FTPdLite, on a board with MicroPython: ",
+                        None => "",
+                    };
+                    self.page.finding("server", &format!("{name}{}", welcome.greeting));
+                    self.page.finding(
+                        "encryption",
+                        &welcome.tls.unwrap_or_else(|| {
+                            "none: the password and the files can be read on the way".to_owned()
+                        }),
+                    );
+                    let user = &self.config.logins[self.id].user;
+                    let dir =
+                        welcome.dir.map_or_else(String::new, |dir| format!(", files go to {dir}"));
+                    self.page.finding("login", &format!("as {user}{dir}"));
+                    return Ok(board);
+                }
+                Err(ConnectError::Again(cause)) => self.page.problem(&cause),
+                Err(ConnectError::Later(cause) | ConnectError::Unusable(cause)) => {
+                    self.remedies.push(cause);
+                    return Err(Ended::Decided);
+                }
+            }
+        }
+    }
+
+    fn measure(&mut self) -> Result<(), Ended> {
+        let mut times = Vec::new();
+        for _ in 0..ROUND_TRIPS {
+            self.go_on()?;
+            let Some(session) = &mut self.session else { return Err(Ended::Decided) };
+            let begun = Instant::now();
+            if let Err(broken) = session.keep_alive() {
+                return self.broke(&broken.to_string());
+            }
+            times.push(begun.elapsed());
+        }
+        times.sort();
+        self.page.finding("round trip", &milliseconds(times[ROUND_TRIPS / 2]));
+        Ok(())
+    }
+
+    fn upload(&mut self) -> Result<(), Ended> {
+        let file = scratch();
+        let begun = Instant::now();
+        let stored = self.store(&file, SAMPLE, false);
+        let time = milliseconds(begun.elapsed());
+        self.describe_data();
+        let Err(error) = stored else {
+            self.page.finding("upload", &format!("works: {SAMPLE} bytes in {time}"));
+            let confirmed = match self.lore.tells_size() {
+                true => "SIZE tells what is stored: each upload is checked",
+                false => "SIZE is not answered: what the server says of an upload is believed",
+            };
+            self.page.finding("checking", confirmed);
+            return Ok(());
+        };
+        self.page.finding("upload", &format!("does not work: {error}"));
+        let was_refused = self.data.has_been
+            && matches!(
+                error,
+                TransferError::Transient(_)
+                    | TransferError::Reconnect(_)
+                    | TransferError::Permanent(_)
+            );
+        // What has no room for a file has room for an empty one.
+        let is_full = was_refused && self.reopen() && self.store(&file, 0, false).is_ok();
+        self.remedies.push(match error {
+            error if is_full => format!(
+                "its disk is full: an empty file can be stored there, a longer one not: {error}"
+            ),
+            error if was_refused && !self.data.is_guest => {
+                format!("nothing can be stored there: try another --user, or --remote-dir: {error}")
+            }
+            error => error.to_string(),
+        });
+        Err(Ended::Decided)
+    }
+
+    fn describe_data(&mut self) {
+        self.page.finding("data", self.data.mode);
+        if let Some(announced) = self.data.misannounced {
+            self.remedies.push(format!(
+                "it says that its data connections are at {announced}, where it is not; autoftp goes \
+                 by the address that it has, other programs may fail: set the server's passive \
+                 (masquerade) address"
+            ));
+        }
+    }
+
+    fn replace(&mut self) -> Result<(), Ended> {
+        let Some(file) = self.files.first().cloned() else { return Ok(()) };
+        let text = match self.store(&file, SAMPLE / 2, true) {
+            Ok(()) if self.lore.renames_over() => {
+                "replaces a file: with --atomic nobody sees half of one"
+            }
+            Ok(()) => "does not replace a file: with --atomic a file is gone for a moment",
+            Err(TransferError::Disconnected(cause)) => return self.broke(&cause),
+            Err(_) => "does not work: --atomic is of no use there",
+        };
+        self.page.finding("renaming", text);
+        Ok(())
+    }
+
+    fn directory(&mut self) -> Result<(), Ended> {
+        let directory = format!("{}.d", scratch());
+        self.directories.push(directory.clone());
+        match self.store(&format!("{directory}/x"), SAMPLE, false) {
+            Ok(()) => self.page.finding("directories", "are made as needed"),
+            Err(TransferError::Disconnected(cause)) => return self.broke(&cause),
+            Err(error) => {
+                self.page.finding("directories", "cannot be made");
+                self.remedies.push(format!("files in new directories cannot be sent: {error}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn remote_command(&mut self, board: Option<Board>) {
+        // What uftpd is sent it runs as Python.
+        let harmless = if board == Some(Board::Uftpd) { "pass" } else { "HELP" };
+        let Some(session) = &mut self.session else { return };
+        match session.site(harmless) {
+            Ok(reply) if reply.is_completion() && board == Some(Board::Uftpd) => {
+                self.page.finding("remote command", "SITE runs Python there (-r)");
+            }
+            Ok(reply) if reply.is_unknown_command() && reply.code != 504 => {
+                self.page.finding("remote command", "SITE is not known: -r is of no use there");
+            }
+            Ok(_) => {
+                self.page.finding("remote command", "SITE has commands of the server's own (-r)");
+            }
+            Err(_) => {
+                self.page
+                    .finding("remote command", "SITE ended the session: -r is of no use there");
+                self.session = None;
+                self.reopen();
+            }
+        }
+    }
+
+    /// Removes what was made, and says what could not be.
+    fn clean_up(&mut self) {
+        let files = std::mem::take(&mut self.files);
+        let directories = std::mem::take(&mut self.directories);
+        if files.is_empty() && directories.is_empty() {
+            return;
+        }
+        let mut left = Vec::new();
+        let has_session = self.reopen();
+        for file in files {
+            let removed =
+                self.session.as_mut().map(|session| session.remove(&file, &mut self.lore));
+            if !has_session || matches!(removed, Some(Err(_))) {
+                left.push(file);
+            }
+        }
+        for directory in directories {
+            let removed = self.session.as_mut().map(|session| session.remove_directory(&directory));
+            // It may not have been made.
+            if !matches!(removed, Some(Ok(true)))
+                && left.iter().any(|file| file.starts_with(&directory))
+            {
+                left.push(directory);
+            }
+        }
+        if !left.is_empty() {
+            self.remedies.push(format!(
+                "could not be removed there again, if it was made: {}",
+                left.join(", ")
+            ));
+        }
+    }
+
+    fn broke(&mut self, cause: &str) -> Result<(), Ended> {
+        self.session = None;
+        self.remedies.push(cause.to_owned());
+        Err(Ended::Decided)
+    }
+
+    /// Makes sure that there is a session that is in step.
+    fn reopen(&mut self) -> bool {
+        if self.session.as_mut().is_some_and(|session| session.keep_alive().is_ok()) {
+            return true;
+        }
+        let entry = Entry::of(self.config, self.id);
+        let trace = self.page.trace(self.config.screen.debug);
+        self.session =
+            Session::open(entry, &mut self.habits, trace).ok().map(|(session, _)| session);
+        self.session.is_some()
+    }
+
+    /// Uploads `len` bytes, first under another name if it is to be `renamed`.
+    fn store(&mut self, name: &str, len: usize, renamed: bool) -> Result<(), TransferError> {
+        let temporary = renamed.then(|| format!("{name}.new"));
+        for made in temporary.iter().map(String::as_str).chain([name]) {
+            if !self.files.iter().any(|file| file == made) {
+                self.files.push(made.to_owned());
+            }
+        }
+        let path = RelPath::new(Path::new(name))
+            .map_err(|bad| TransferError::Permanent(format!("'{name}' is no path: {bad:?}")))?;
+        let temporary = temporary.as_deref();
+        let upload = Upload { path: &path, temporary, again: false, replaces: renamed };
+        match self.attempt(upload, len) {
+            Err(TransferError::Again(_)) if self.reopen() => self.attempt(upload, len),
+            result => result,
+        }
+    }
+
+    fn attempt(&mut self, upload: Upload, len: usize) -> Result<(), TransferError> {
+        let mut source = sample(len).map_err(TransferError::Local)?;
+        let Some(session) = &mut self.session else {
+            return Err(TransferError::Disconnected("there is no session".to_owned()));
+        };
+        let stored = session.store(upload, &mut source, &mut self.lore, &mut |_| ());
+        self.data = session.data();
+        if let Err(
+            TransferError::Again(_) | TransferError::Reconnect(_) | TransferError::Disconnected(_),
+        ) = &stored
+            && let Some(session) = self.session.take()
+        {
+            session.quit();
+        }
+        stored.map(drop)
+    }
+}
+
+/// A name that nobody else has.
+fn scratch() -> String {
+    format!("autoftp-check-{}", std::process::id())
+}
+
+fn sample(len: usize) -> std::io::Result<Source> {
+    let mut file = tempfile::tempfile()?;
+    file.write_all(&vec![b'#'; len])?;
+    file.rewind()?;
+    Source::of(file)
+}
+
+fn milliseconds(time: Duration) -> String {
+    const TENTH: Duration = Duration::from_micros(100);
+    match time {
+        time if time < TENTH => "less than 0.1 ms".to_owned(),
+        time => format!("{:.1} ms", time.as_secs_f64() * 1000.0),
+    }
+}
