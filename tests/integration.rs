@@ -7,8 +7,12 @@ mod support;
 
 #[path = "integration/atomic.rs"]
 mod atomic;
+#[path = "integration/check.rs"]
+mod check;
 #[path = "integration/cli.rs"]
 mod cli;
+#[path = "integration/credentials.rs"]
+mod credentials;
 #[path = "integration/deciding.rs"]
 mod deciding;
 #[path = "integration/delivering.rs"]
@@ -18,6 +22,8 @@ mod hosts;
 #[cfg(unix)]
 #[path = "integration/mirror.rs"]
 mod mirror;
+#[path = "integration/names.rs"]
+mod names;
 #[cfg(unix)]
 #[path = "integration/order.rs"]
 mod order;
