@@ -173,6 +173,12 @@ fn connect(host: &Host, timeout: Duration) -> Result<TcpStream, ConnectError> {
             .and_then(|socket| prepare(socket, timeout))
         {
             Ok(socket) => return Ok(socket),
+            Err(error) if host.secure && host.port == FTPS_PORT => {
+                failure = Some(ConnectError::Later(format!(
+                    "port {FTPS_PORT}: {} (for AUTH TLS on port 21 use --tls, or ftps://HOST:21)",
+                    explain(&error)
+                )));
+            }
             Err(error) => failure = Some(later(&error)),
         }
     }

@@ -238,10 +238,10 @@ impl Session {
         let takes_utf8 = board.is_some();
         let mut session =
             Self { stream, wire, control, watchdog, timeout, trace, takes_utf8, dirs };
-        if unprotected {
-            session.protect()?;
-        }
-        let dir = session.log_in(login).and_then(|()| session.settle(dir));
+        let entered = if unprotected { session.protect() } else { Ok(()) };
+        let dir = (entered.map_err(ConnectError::from))
+            .and_then(|()| session.log_in(login))
+            .and_then(|()| session.settle(dir));
         let tls = session.control.version().map(|version| {
             let checked = trust.is_some_and(Trust::is_checking);
             let doubt = if checked { "" } else { " (the certificate is not checked)" };
