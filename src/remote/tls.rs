@@ -268,22 +268,26 @@ fn untrusted(fault: &CertificateError) -> String {
             "its certificate is not valid before {}: is this computer's clock right?",
             day(not_before)
         ),
+        CertificateError::NotValidForNameContext { presented, .. } if presented.is_empty() => {
+            "its certificate does not say in today's way (subjectAltName) which server it is for: if \
+             this is the right one, use --cacert FILE with its certificate"
+                .to_owned()
+        }
         CertificateError::NotValidForNameContext { expected, presented } => {
             let expected = expected.to_str();
-            // As in `DnsName("example.com")`.
-            let names = presented.iter().filter_map(|name| name.split('"').nth(1));
-            let names: Vec<&str> = names.collect();
-            match names.first() {
-                Some(first) => format!(
-                    "its certificate is for {}, not for {expected}: if this is the right server, \
-                     use --tls-server-name {first}",
-                    names.join(", ")
-                ),
-                None => format!(
-                    "its certificate does not say that it is for {expected}: if this is the right \
-                     server, use --cacert FILE with this certificate"
-                ),
-            }
+            // As in `DnsName("example.com")`, `IpAddress(127.0.0.1)`.
+            let bare = |name: &String| {
+                let name = name.split_once('(').map_or(name.as_str(), |(_, rest)| rest);
+                name.trim_end_matches(')').trim_matches('"').to_owned()
+            };
+            let names: Vec<String> = presented.iter().map(bare).collect();
+            let usable = names.iter().find(|name| !name.contains('*'));
+            format!(
+                "its certificate is for {}, not for {expected}: if this is the right server, use \
+                 --tls-server-name {}",
+                names.join(", "),
+                usable.map_or("NAME", String::as_str)
+            )
         }
         CertificateError::UnknownIssuer => "its certificate is from an issuer that is not trusted \
              (self-signed?): if this is the right server, use --cacert FILE with its certificate or \
@@ -298,7 +302,21 @@ fn untrusted(fault: &CertificateError) -> String {
             "its certificate has a signature that is wrong or too weak: it needs a new one"
                 .to_owned()
         }
-        other => format!("its certificate cannot be accepted: {other}: it needs another one"),
+        other => {
+            let rule = match other {
+                CertificateError::Other(inner) => inner.0.to_string(),
+                other => other.to_string(),
+            };
+            let rule = match rule.as_str() {
+                "UnsupportedCertVersion" => "it is of the old version 1",
+                "EndEntityUsedAsCa" => "what its issuer has is no certificate to issue others with",
+                "CaUsedAsEndEntity" => {
+                    "it is one to issue others with; if it is the server's own, use --cacert FILE with it"
+                }
+                rule => rule,
+            };
+            format!("its certificate cannot be accepted: {rule}: it needs another one")
+        }
     }
 }
 
@@ -435,14 +453,23 @@ impl ServerCertVerifier for Given {
             )) if self.certificates.iter().any(|given| given == end_entity) => {}
             _ => return verdict,
         }
-        match verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name) {
-            // It names its server the old way only, if at all (RFC 6125, appendix B): who has its
-            // key is the one.
-            Err(Error::InvalidCertificate(CertificateError::NotValidForNameContext {
-                presented,
-                ..
-            })) if presented.is_empty() => Ok(ServerCertVerified::assertion()),
-            named => named.map(|()| ServerCertVerified::assertion()),
+        let named = verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name);
+        match (named, common_name(end_entity)) {
+            // It names its server the old way (RFC 6125, 6.4.4).
+            (
+                Err(Error::InvalidCertificate(CertificateError::NotValidForNameContext {
+                    expected,
+                    presented,
+                })),
+                Some(name),
+            ) if presented.is_empty() => match name.eq_ignore_ascii_case(&server_name.to_str()) {
+                true => Ok(ServerCertVerified::assertion()),
+                false => {
+                    let presented = vec![name];
+                    Err(CertificateError::NotValidForNameContext { expected, presented }.into())
+                }
+            },
+            (named, _) => named.map(|()| ServerCertVerified::assertion()),
         }
     }
 
@@ -467,6 +494,19 @@ impl ServerCertVerifier for Given {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.rules.supported_verify_schemes()
     }
+}
+
+/// The common name (2.5.4.3) of a certificate's subject.
+fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
+    const OID: [u8; 5] = [0x06, 0x03, 0x55, 0x04, 0x03];
+    let mut roots = RootCertStore::empty();
+    // What a root is known by is its subject.
+    roots.add(certificate.clone().into_owned()).ok()?;
+    let subject = roots.roots.first()?.subject.as_ref();
+    let at = subject.windows(OID.len()).position(|window| window == OID)?;
+    // A string of whichever kind, and its length.
+    let [_, len, rest @ ..] = subject.get(at + OID.len()..)? else { return None };
+    String::from_utf8(rest.get(..usize::from(*len))?.to_vec()).ok()
 }
 
 /// Trusts whoever is there (`--insecure`).
