@@ -5,7 +5,6 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustls::{ClientConnection, ProtocolVersion, Stream};
-use socket2::SockRef;
 use suppaftp::{FtpError, FtpResult, TlsStream};
 
 /// A control connection, in the clear or through TLS. Clones are handles on the same one: suppaftp
@@ -132,7 +131,7 @@ fn locked(tls: &Mutex<ClientConnection>) -> MutexGuard<'_, ClientConnection> {
 /// so it is made before each read.
 pub fn quick_ack(control: &TcpStream) {
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    let _ = SockRef::from(control).set_tcp_quickack(true);
+    let _ = socket2::SockRef::from(control).set_tcp_quickack(true);
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     let _ = control;
 }
