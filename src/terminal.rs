@@ -3,7 +3,7 @@
 //! While a question waits for its answer nothing else is printed, and if the program ends meanwhile
 //! the terminal is put back as it was.
 
-use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::io::{self, ErrorKind, IsTerminal};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Held by whoever uses the screen.
@@ -14,7 +14,7 @@ pub fn screen() -> MutexGuard<'static, ()> {
     SCREEN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Asks for a password.
+/// Asks for a password, or another word that is not shown.
 ///
 /// # Errors
 /// [`ErrorKind::Interrupted`] after Ctrl-C; others where there is nobody to ask.
@@ -32,17 +32,9 @@ pub fn ask(question: &str) -> io::Result<String> {
 /// Asks a question that is answered by yes or no; anything but a yes is a no.
 ///
 /// # Errors
-/// Where there is nobody to ask.
+/// As [`ask`]; what is typed is not shown here either, but a Ctrl-C is heard.
 pub fn confirm(question: &str) -> io::Result<bool> {
-    if !io::stdin().is_terminal() {
-        return Err(ErrorKind::NotConnected.into());
-    }
-    let _screen = screen();
-    let mut terminal = io::stderr();
-    terminal.write_all(question.as_bytes())?;
-    terminal.flush()?;
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer)?;
+    let answer = ask(question)?;
     Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
