@@ -21,6 +21,9 @@ use crate::terminal;
 /// The user name of whoever has no account (RFC 1635).
 const ANONYMOUS: &str = "anonymous";
 
+/// The environment variable that may hold the password.
+pub const PASSWORD_VARIABLE: &str = "AUTOFTP_PASSWORD";
+
 /// How long the command that tells the password may take: a person may have to unlock something.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -101,7 +104,7 @@ impl Login {
             (Some(password), _) => (Some(password), None, None),
             (None, Some(_)) => (None, None, None),
             (None, None) => {
-                let from_env = env::var("AUTOFTP_PASSWORD").ok().filter(|_| is_named);
+                let from_env = env::var(PASSWORD_VARIABLE).ok().filter(|_| is_named);
                 let from_netrc = (entry.as_ref())
                     .map(|entry| entry.password.clone())
                     .filter(|word| !word.is_empty());
@@ -263,6 +266,7 @@ fn run(command: &[String], root: &Path) -> Result<String> {
     let mut child = Command::new(program)
         .args(arguments)
         .current_dir(root)
+        .env_remove(PASSWORD_VARIABLE)
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|error| anyhow!("it cannot be run: {error}"))?;

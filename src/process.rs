@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use crate::config::Config;
+use crate::credentials;
 use crate::event::{Event, ScriptEvent};
 use crate::filter::Verdict;
 use crate::path::RelPath;
@@ -434,6 +435,8 @@ fn run(
         // With ./ in front no name can pass for an option.
         .arg(format!("./{path}"))
         .current_dir(dunce::simplified(&config.root))
+        // It is for the server, and a script may have come with the folder.
+        .env_remove(credentials::PASSWORD_VARIABLE)
         .stdin(Stdio::null())
         .stdout(writer.try_clone()?)
         .stderr(writer);

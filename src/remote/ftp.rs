@@ -313,7 +313,8 @@ impl Session {
     /// Binary mode, and the directory; returns its name.
     fn settle(&mut self, dir: Option<&str>) -> Result<Option<String>, ConnectError> {
         let reply = self.command("TYPE I")?;
-        if !reply.is_completion() {
+        // Who knows of no types has but one.
+        if !reply.is_completion() && !reply.is_unknown_command() {
             return Err(ConnectError::Later(format!("no binary transfers: {reply}")));
         }
         if let Some(dir) = dir {

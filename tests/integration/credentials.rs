@@ -181,3 +181,28 @@ fn options_of_encryption_without_encryption_are_a_mistake() {
         assert!(error.contains("--tls") || error.contains("--client-key"), "{error}");
     }
 }
+
+#[cfg(unix)]
+#[test]
+fn scripts_do_not_get_the_password() {
+    let (project, server) = (Project::new(), Scripted::with(ACCOUNT));
+    project.write("script.sh", "echo \"[$AUTOFTP_PASSWORD]\" > result.out\n");
+    let args = ["-u", "me", "-s", "*.src,sh script.sh", "-p", "*.out", &server.host()];
+    let mut command = project.autoftp(&args);
+    command.env("AUTOFTP_PASSWORD", "right");
+    let mut run = Autoftp::spawn(command);
+    run.wait_for("watching");
+    project.write("a.src", "source");
+    server.wait_stored("result.out", "[]\n");
+    run.stop();
+}
+
+#[test]
+fn a_server_that_knows_no_types_has_but_one() {
+    let (project, server) = (Project::new(), Scripted::start());
+    server.on("TYPE", Act::Reply("502 Not implemented"));
+    let mut run = project.watch(&[&server.host()]);
+    project.write("a.py", "a");
+    server.wait_stored("a.py", "a");
+    run.stop();
+}
