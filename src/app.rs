@@ -367,6 +367,8 @@ impl App {
     fn is_wiped(&mut self) -> bool {
         if let Wiped::Of(files) = self.wiped {
             self.wiped = Wiped::Said;
+            // What is saved from here on does not make the rest of them unwanted.
+            self.settling.forget_gone();
             self.show(Event::Notice(format!(
                 "all files have gone at once ({}), so none is removed there",
                 count(files, "file")

@@ -171,6 +171,8 @@ pub struct DataSeen {
     pub steps: &'static str,
     /// Whether there has been one, also one that came to nothing.
     pub has_been: bool,
+    /// How many of them were made in vain.
+    pub unused: usize,
     /// Whether the account is one that FTPdLite lets read only.
     pub is_guest: bool,
     /// The address that the server says they have, if it is not its own.

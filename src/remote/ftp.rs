@@ -78,7 +78,18 @@ impl Board {
             None
         }
     }
+
+    /// How long a command may be, in bytes with its line's end: they take what one read brings.
+    fn longest_command(self) -> usize {
+        match self {
+            Self::Uftpd => 1024,
+            Self::FtpdLite => 512,
+        }
+    }
 }
+
+/// The bytes of a command besides its path.
+const LONGEST_VERB: usize = "STOR ".len() + "\r\n".len();
 
 /// FTPdLite without accounts lets everybody in, and only this user write.
 const FTPDLITE_ADMIN: &str = "ftpadmin";
@@ -211,6 +222,7 @@ pub struct Session {
     watchdog: Watchdog,
     timeout: Duration,
     trace: Trace,
+    board: Option<Board>,
     /// Whether the server takes names for UTF-8, as far as we can see to it. Boards do always.
     takes_utf8: bool,
     /// The directories that are known to be there.
@@ -237,7 +249,7 @@ impl Session {
         let dirs = HashSet::new();
         let takes_utf8 = board.is_some();
         let mut session =
-            Self { stream, wire, control, watchdog, timeout, trace, takes_utf8, dirs };
+            Self { stream, wire, control, watchdog, timeout, trace, board, takes_utf8, dirs };
         let entered = if unprotected { session.protect() } else { Ok(()) };
         let dir = (entered.map_err(ConnectError::from))
             .and_then(|()| session.log_in(login))
@@ -282,7 +294,7 @@ impl Session {
             reply = self.confide("ACCT", account)?;
         }
         match reply.code {
-            200..=299 => Ok(()),
+            200 | 202 | 230..=239 => Ok(()),
             // FTPdLite says 430 of a wrong password (RFC 2389 does not know it).
             400..=499 if self.is_lacking_tls(&reply) => Err(ConnectError::Unusable(format!(
                 "login as {} refused: {reply}: {}",
@@ -290,7 +302,7 @@ impl Session {
                 remedy(true)
             ))),
             400..=429 | 431..=499 => Err(ConnectError::Later(dial::no_service(&reply))),
-            _ => {
+            500..=599 | 430 => {
                 let refused = format!("login as {} refused: {reply}", login.user);
                 Err(match login.is_refused() {
                     true => ConnectError::Again(refused),
@@ -300,6 +312,7 @@ impl Session {
                     }
                 })
             }
+            _ => Err(ConnectError::Later(format!("an answer that does not fit: {reply}"))),
         }
     }
 
@@ -393,7 +406,14 @@ impl Session {
                 self.offer_utf8()?;
             }
         }
-        Ok(prefixed(path))
+        let name = prefixed(path);
+        // What is longer, the board reads as two commands, the first of which names another file.
+        match self.board.map(Board::longest_command) {
+            Some(most) if LONGEST_VERB + name.len() > most => Err(TransferError::Permanent(
+                format!("its path is too long: the board reads commands of at most {most} bytes"),
+            )),
+            _ => Ok(name),
+        }
     }
 
     /// Some servers take names for UTF-8 only when told so (RFC 2640 leaves it open), and announce
@@ -578,10 +598,13 @@ impl Session {
         self.wire.data()
     }
 
-    /// Whether a file can go out only in a new session: with TLS 1.3, proftpd gives tickets for two.
+    /// Whether the session had better end before the next file: with TLS 1.3, proftpd gives tickets
+    /// for two; and FTPdLite keeps a port for each file that it refused, of which it has 255.
     pub fn is_spent(&self, lore: &Lore) -> bool {
+        const MANY: usize = 64;
         let secure = &self.wire.means().secure;
         lore.demands_resumption && secure.as_ref().is_some_and(Secure::is_spent)
+            || self.board == Some(Board::FtpdLite) && self.wire.data().unused >= MANY
     }
 
     /// Whether the session still stands, as far as can be told without asking.
@@ -664,6 +687,10 @@ impl Session {
     }
 
     fn exchange(&mut self, limit: Duration, line: &str) -> Result<Vec<u8>, Broken> {
+        if !self.wire.is_quiet() {
+            let unasked = self.wire.reply(&self.trace)?;
+            return Err(Broken(format!("unasked it said {unasked}")));
+        }
         quick_ack(self.control.socket());
         // With no reply code expected, suppaftp hands every reply over as it is.
         let (result, too_long) =

@@ -48,6 +48,12 @@ const BLINK: Duration = Duration::from_millis(20);
 /// In active mode, the pause between two looks whether the server has connected.
 const PAUSE: Duration = Duration::from_millis(2);
 
+/// What uftpd on an ESP32 says while it serves another client; the command has not been looked at.
+const BUSY: u16 = 400;
+
+/// How long to wait then.
+const BUSY_PAUSE: Duration = Duration::from_millis(50);
+
 /// How a session's data connections are made.
 pub struct Means {
     /// How they are secured; `None` in the clear.
@@ -72,6 +78,8 @@ pub struct Wire {
     /// The address that PASV brought last.
     announced: Option<Ipv4Addr>,
     has_had_data: bool,
+    /// How many data connections were made in vain.
+    unused: usize,
 }
 
 impl Wire {
@@ -85,6 +93,7 @@ impl Wire {
             knows_no_pasv: false,
             announced: None,
             has_had_data: false,
+            unused: 0,
         }
     }
 
@@ -105,7 +114,7 @@ impl Wire {
         };
         let misannounced = self.announced.filter(|address| peer.is_ok_and(|peer| peer != *address));
         let (has_been, is_guest) = (self.has_had_data, self.means.is_guest);
-        DataSeen { mode, steps, has_been, is_guest, misannounced }
+        DataSeen { mode, steps, has_been, unused: self.unused, is_guest, misannounced }
     }
 
     /// Whether the session still stands, as far as can be told without asking: the server has
@@ -137,16 +146,19 @@ impl Wire {
         progress: &mut dyn FnMut(u64),
     ) -> Result<u64, TransferError> {
         let prepared = self.prepare_data(trace)?;
-        self.send(&format!("STOR {name}"), trace)?;
-        let mut answer = None;
-        let opened = self.open_data(prepared, &mut answer, trace)?;
+        let mut answer = self.announce(name, &prepared, trace)?;
+        let opened = match &answer {
+            Some(refusal) if !refusal.is_preliminary() => None,
+            _ => Some(self.open_data(prepared, &mut answer, trace)?),
+        };
         let answer = match answer {
             Some(reply) => reply,
             None => self.reply(trace)?,
         };
-        if !answer.is_preliminary() {
+        let Some(opened) = opened.filter(|_| answer.is_preliminary()) else {
+            self.unused += 1;
             return Err(self.refused(&answer));
-        }
+        };
         let mut data = None;
         let pumped = match opened {
             Ok(opened) => self.pump(data.insert(opened), source, progress)?,
@@ -162,6 +174,29 @@ impl Wire {
             data.hear_out();
         }
         pumped
+    }
+
+    /// Sends STOR, and takes the answer unless the data connection has to be completed first.
+    fn announce(
+        &mut self,
+        name: &str,
+        prepared: &Prepared,
+        trace: &Trace,
+    ) -> Result<Option<Reply>, Broken> {
+        let begun = Instant::now();
+        loop {
+            self.send(&format!("STOR {name}"), trace)?;
+            if self.means.secure.is_some() || matches!(prepared, Prepared::Awaited(_)) {
+                return Ok(None);
+            }
+            let reply = self.reply(trace)?;
+            // A connection that waits at uftpd's one data port would be taken for the next file's:
+            // it is used for this one, once the board has time.
+            if reply.code != BUSY || begun.elapsed() >= self.timeout {
+                return Ok(Some(reply));
+            }
+            thread::sleep(BUSY_PAUSE);
+        }
     }
 
     /// What a refused transfer means.
@@ -442,7 +477,10 @@ impl Wire {
     }
 
     /// Waits for one complete reply.
-    fn reply(&mut self, trace: &Trace) -> Result<Reply, Broken> {
+    ///
+    /// # Errors
+    /// When there is none, or none that ends.
+    pub fn reply(&mut self, trace: &Trace) -> Result<Reply, Broken> {
         let bytes = self.read_reply()?;
         let reply = Reply::parse(&self.means.encoding.read(&bytes)).ok_or_else(|| {
             let said = String::from_utf8_lossy(&bytes);

@@ -54,7 +54,11 @@ fn bar(verb: &str, act: Act) {
 /// The same in all the ways there are.
 fn bar_in_every_way(verb: &str) {
     let others = [Act::Reply("garbage"), Act::Reply(""), Act::Silence, Act::Close, Act::Reset];
-    side_by_side(REFUSALS.map(Act::Reply).into_iter().chain(others), |act| bar(verb, act));
+    // A board that is too busy to look at a STOR is asked again at once (see boards).
+    let refusals = REFUSALS
+        .into_iter()
+        .filter(|reply| !(verb.starts_with("STOR") && reply.starts_with("400")));
+    side_by_side(refusals.map(Act::Reply).chain(others), |act| bar(verb, act));
 }
 
 #[test]
