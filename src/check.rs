@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use crossbeam_channel::{bounded, select};
 
+use crate::backoff;
 use crate::config::Config;
 use crate::event::HostId;
 use crate::exit::Exit;
@@ -25,6 +26,9 @@ use crate::terminal;
 
 /// How much is uploaded, in bytes: about what a script has.
 const SAMPLE: usize = 2000;
+
+/// How many times a further session is tried.
+const TRIES: u32 = 3;
 
 /// How many times the round trip is measured.
 const ROUND_TRIPS: usize = 5;
@@ -73,6 +77,12 @@ enum Ended {
     Stopped,
 }
 
+/// A directory that we may have made.
+enum Made {
+    Perhaps(String),
+    Surely(String),
+}
+
 struct Checkup<'a> {
     config: &'a Config,
     id: HostId,
@@ -83,9 +93,9 @@ struct Checkup<'a> {
     lore: Lore,
     session: Option<Session>,
     data: DataSeen,
-    /// What may be there of ours, and has to be removed: files, and after them directories.
+    /// What may be there of ours, and has to be removed: files, and after them a directory.
     files: Vec<String>,
-    directories: Vec<String>,
+    directory: Option<Made>,
     /// What is to be mended.
     remedies: Vec<String>,
 }
@@ -103,7 +113,7 @@ impl<'a> Checkup<'a> {
             session: None,
             data: DataSeen::default(),
             files: Vec::new(),
-            directories: Vec::new(),
+            directory: None,
             remedies: Vec::new(),
         }
     }
@@ -111,6 +121,9 @@ impl<'a> Checkup<'a> {
     /// Returns whether files can be uploaded.
     fn run(&mut self) -> bool {
         self.page.heading(&format!("{}: trying out", self.host));
+        if let Some(notice) = &self.config.logins[self.id].notice {
+            self.page.finding("note", notice);
+        }
         let ended = self.examine();
         self.clean_up();
         if let Some(session) = self.session.take() {
@@ -143,10 +156,9 @@ impl<'a> Checkup<'a> {
         self.go_on()?;
         self.remote_command(board);
         let turns = if self.lore.tells_size() { "data, SIZE" } else { "data" };
-        Ok(format!(
-            "uploads work; for each file, one after the other: {}, STOR, {turns}",
-            self.data.steps
-        ))
+        let steps = format!("{}, STOR, {turns}", self.data.steps);
+        let trips = steps.split(", ").count();
+        Ok(format!("uploads work; each file takes {trips} round trips ({steps})"))
     }
 
     fn go_on(&self) -> Result<(), Ended> {
@@ -168,12 +180,8 @@ impl<'a> Checkup<'a> {
                         None => "",
                     };
                     self.page.finding("server", &format!("{name}{}", welcome.greeting));
-                    self.page.finding(
-                        "encryption",
-                        &welcome.tls.unwrap_or_else(|| {
-                            "none: the password and the files can be read on the way".to_owned()
-                        }),
-                    );
+                    let encryption = welcome.tls.unwrap_or_else(|| self.why_none(board));
+                    self.page.finding("encryption", &encryption);
                     let user = &self.config.logins[self.id].user;
                     let dir =
                         welcome.dir.map_or_else(String::new, |dir| format!(", files go to {dir}"));
@@ -187,6 +195,14 @@ impl<'a> Checkup<'a> {
                 }
             }
         }
+    }
+
+    fn why_none(&mut self, board: Option<Board>) -> String {
+        let offered = (self.session.as_mut())
+            .filter(|_| board.is_none())
+            .is_some_and(|session| session.offers_tls().unwrap_or(false));
+        let none = "none: the password and the files can be read on the way";
+        if offered { format!("{none}; it offers TLS: use --tls") } else { none.to_owned() }
     }
 
     fn measure(&mut self) -> Result<(), Ended> {
@@ -221,20 +237,15 @@ impl<'a> Checkup<'a> {
             return Ok(());
         };
         self.page.finding("upload", &format!("does not work: {error}"));
-        let was_refused = self.data.has_been
-            && matches!(
-                error,
-                TransferError::Transient(_)
-                    | TransferError::Reconnect(_)
-                    | TransferError::Permanent(_)
-            );
         // What has no room for a file has room for an empty one.
-        let is_full = was_refused && self.reopen() && self.store(&file, 0, false).is_ok();
+        let is_refused = self.data.refusal.is_some();
+        let is_full = is_refused && self.store(&file, 0, false).is_ok();
+        let is_forbidden = matches!(self.data.refusal, Some(550..=553)) && !self.data.is_guest;
         self.remedies.push(match error {
-            error if is_full => format!(
+            TransferError::Transient(_) | TransferError::Reconnect(_) if is_full => format!(
                 "its disk is full: an empty file can be stored there, a longer one not: {error}"
             ),
-            error if was_refused && !self.data.is_guest => {
+            TransferError::Transient(_) if is_forbidden => {
                 format!("nothing can be stored there: try another --user, or --remote-dir: {error}")
             }
             error => error.to_string(),
@@ -261,7 +272,7 @@ impl<'a> Checkup<'a> {
             }
             Ok(()) => "does not replace a file: with --atomic a file is gone for a moment",
             Err(TransferError::Disconnected(cause)) => return self.broke(&cause),
-            Err(_) => "does not work: --atomic is of no use there",
+            Err(_) => "does not work: with --atomic files are stored in place",
         };
         self.page.finding("renaming", text);
         Ok(())
@@ -269,9 +280,12 @@ impl<'a> Checkup<'a> {
 
     fn directory(&mut self) -> Result<(), Ended> {
         let directory = format!("{}.d", scratch());
-        self.directories.push(directory.clone());
+        self.directory = Some(Made::Perhaps(directory.clone()));
         match self.store(&format!("{directory}/x"), SAMPLE, false) {
-            Ok(()) => self.page.finding("directories", "are made as needed"),
+            Ok(()) => {
+                self.directory = Some(Made::Surely(directory));
+                self.page.finding("directories", "are made as needed");
+            }
             Err(TransferError::Disconnected(cause)) => return self.broke(&cause),
             Err(error) => {
                 self.page.finding("directories", "cannot be made");
@@ -307,33 +321,37 @@ impl<'a> Checkup<'a> {
     /// Removes what was made, and says what could not be.
     fn clean_up(&mut self) {
         let files = std::mem::take(&mut self.files);
-        let directories = std::mem::take(&mut self.directories);
-        if files.is_empty() && directories.is_empty() {
-            return;
+        let directory = self.directory.take();
+        if files.is_empty() || !self.reopen() {
+            return self.is_left(&files);
         }
         let mut left = Vec::new();
-        let has_session = self.reopen();
         for file in files {
             let removed =
                 self.session.as_mut().map(|session| session.remove(&file, &mut self.lore));
-            if !has_session || matches!(removed, Some(Err(_))) {
+            if !matches!(removed, Some(Ok(_))) {
                 left.push(file);
             }
         }
-        for directory in directories {
-            let removed = self.session.as_mut().map(|session| session.remove_directory(&directory));
-            // It may not have been made.
-            if !matches!(removed, Some(Ok(true)))
-                && left.iter().any(|file| file.starts_with(&directory))
-            {
-                left.push(directory);
+        if let Some(Made::Perhaps(name) | Made::Surely(name)) = &directory {
+            let removed = self.session.as_mut().map(|session| session.remove_directory(name));
+            let is_gone = match removed {
+                // Refused, it is not there, or not empty.
+                Some(Ok(removed)) => removed || !matches!(directory, Some(Made::Surely(_))),
+                _ => false,
+            };
+            if !is_gone {
+                left.push(name.clone());
             }
         }
-        if !left.is_empty() {
-            self.remedies.push(format!(
-                "could not be removed there again, if it was made: {}",
-                left.join(", ")
-            ));
+        self.is_left(&left);
+    }
+
+    fn is_left(&mut self, names: &[String]) {
+        if !names.is_empty() {
+            let names = names.join(", ");
+            self.remedies
+                .push(format!("could not be removed there again, if it was made: {names}"));
         }
     }
 
@@ -348,11 +366,18 @@ impl<'a> Checkup<'a> {
         if self.session.as_mut().is_some_and(|session| session.keep_alive().is_ok()) {
             return true;
         }
-        let entry = Entry::of(self.config, self.id);
-        let trace = self.page.trace(self.config.screen.debug);
-        self.session =
-            Session::open(entry, &mut self.habits, trace).ok().map(|(session, _)| session);
-        self.session.is_some()
+        self.session = None;
+        for failures in 1..=TRIES {
+            let entry = Entry::of(self.config, self.id);
+            let trace = self.page.trace(self.config.screen.debug);
+            if let Ok((session, _)) = Session::open(entry, &mut self.habits, trace) {
+                self.session = Some(session);
+                return true;
+            }
+            // A board may not have noticed yet that the last session has ended.
+            thread::sleep(backoff::delay(failures));
+        }
+        false
     }
 
     /// Uploads `len` bytes, first under another name if it is to be `renamed`.
@@ -368,15 +393,16 @@ impl<'a> Checkup<'a> {
         let temporary = temporary.as_deref();
         let upload = Upload { path: &path, temporary, again: false, replaces: renamed };
         match self.attempt(upload, len) {
-            Err(TransferError::Again(_)) if self.reopen() => self.attempt(upload, len),
+            Err(TransferError::Again(_)) => self.attempt(upload, len),
             result => result,
         }
     }
 
     fn attempt(&mut self, upload: Upload, len: usize) -> Result<(), TransferError> {
         let mut source = sample(len).map_err(TransferError::Local)?;
-        let Some(session) = &mut self.session else {
-            return Err(TransferError::Disconnected("there is no session".to_owned()));
+        let has_session = self.session.is_some() || self.reopen();
+        let Some(session) = self.session.as_mut().filter(|_| has_session) else {
+            return Err(TransferError::Disconnected("there is no session any more".to_owned()));
         };
         let stored = session.store(upload, &mut source, &mut self.lore, &mut |_| ());
         self.data = session.data();

@@ -150,7 +150,7 @@ pub struct Cli {
     #[arg(long, help_heading = "Server")]
     pub allow_plaintext: bool,
 
-    /// The port, where HOST does not say it [default: 21]
+    /// The port, where HOST does not say it [default: 21, or 990 with ftps://]
     #[arg(long, value_name = "N", value_parser = port, help_heading = "Server")]
     pub port: Option<u16>,
 
@@ -169,7 +169,7 @@ pub struct Cli {
     pub active: bool,
 
     /// How names are written on the wire [default: utf-8]
-    #[arg(long, value_enum, value_name = "ENCODING", help_heading = "Server")]
+    #[arg(long, value_enum, ignore_case = true, value_name = "ENCODING", help_heading = "Server")]
     pub encoding: Option<Encoding>,
 
     /// Encrypt everything, or send nothing (FTPS); as does ftps://
@@ -291,9 +291,10 @@ impl Cli {
             active: self.active || base.active,
             encoding: self.encoding.or(base.encoding),
             tls: self.tls || base.tls,
-            cacert: self.cacert.or(base.cacert),
+            cacert: self.cacert.clone().or(base.cacert).filter(|_| !self.insecure),
             tls_server_name: self.tls_server_name.or(base.tls_server_name),
-            insecure: self.insecure || base.insecure,
+            // Who says whom to trust does not trust anybody.
+            insecure: self.insecure || base.insecure && self.cacert.is_none(),
             client_cert: self.client_cert.or(base.client_cert),
             client_key: self.client_key.or(base.client_key),
             check: self.check || base.check,

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::{ArgAction, CommandFactory, Parser};
 
 use crate::cli::{Cli, When};
-use crate::credentials::{Login, Means};
+use crate::credentials::{self, Login, Means};
 use crate::encoding::Encoding;
 use crate::filter::{Filter, Rules};
 use crate::host::Host;
@@ -99,6 +99,11 @@ impl Config {
         let root = root
             .canonicalize()
             .with_context(|| format!("the directory '{}' cannot be watched", root.display()))?;
+        let tls_option = tls_option(&cli);
+        ensure!(
+            !cli.insecure || cli.cacert.is_none(),
+            "--insecure trusts everybody, and --cacert does not: leave one out"
+        );
         let given = cli.over(read_file(&root.join(FILE))?);
 
         ensure!(
@@ -110,16 +115,35 @@ impl Config {
             .map(|text| Host::parse(text, given.port))
             .map(|host| host.map(|host| Host { secure: host.secure || given.tls, ..host }))
             .collect::<Result<Vec<_>>>()?;
+        if let Some(command) = &given.remote_command {
+            let encoding = given.encoding.unwrap_or_default();
+            ensure!(
+                encoding.can_write(command),
+                "--encoding latin1 cannot write the remote command"
+            );
+        }
         if let Some(file) = given.hosts.iter().find(|text| root.join(text).is_file()) {
             bail!("HOST '{file}' is a file here: put patterns in quotes, as in -p '*.py'");
         }
         for (n, host) in hosts.iter().enumerate() {
-            ensure!(!hosts[..n].contains(host), "HOST '{host}' is given twice");
+            let is_same = |other: &Host| Host { secure: host.secure, ..other.clone() } == *host;
+            ensure!(!hosts[..n].iter().any(is_same), "HOST '{host}' is given twice");
         }
         let is_secure = hosts.iter().any(|host| host.secure);
-        let tls = tls_settings(&given, &root, is_secure)?;
+        if let Some(option) = tls_option.filter(|_| !is_secure) {
+            bail!(
+                "{option} is about encryption, which is not asked for: add --tls, or use ftps://"
+            );
+        }
+        let tls = tls_settings(&given, &root)?;
         let state_dir = ledger::directory();
+        let process_timeout = given.process_timeout.unwrap_or(Duration::from_secs(60));
+        ensure!(
+            !(given.check && given.dry_run),
+            "--check stores files of its own there, and --dry-run promises not to: leave one out"
+        );
         let means = Means {
+            command_timeout: process_timeout,
             user: one_line("user", given.user.clone())?,
             password_file: file(&root, given.password_file.clone()),
             password_command: (given.password_command.as_deref().map(words).transpose())
@@ -132,7 +156,8 @@ impl Config {
             .collect::<Result<Vec<_>>>()?;
         let (mut rules, scripts) = rules(&given)?;
         let key = tls.client.as_ref().map(|(_, key)| key);
-        rules.own = (state_dir.iter().chain(&means.password_file).chain(key))
+        let netrc = credentials::netrc_file();
+        rules.own = (state_dir.iter().chain(&means.password_file).chain(key).chain(&netrc))
             .filter_map(|path| RelPath::new(real(path)?.strip_prefix(&root).ok()?).ok())
             .collect();
         if rules.include.is_empty() {
@@ -160,7 +185,7 @@ impl Config {
             active: given.active,
             encoding: given.encoding.unwrap_or_default(),
             check: given.check,
-            process_timeout: given.process_timeout.unwrap_or(Duration::from_secs(60)),
+            process_timeout,
             poll: given.poll,
             screen: Screen {
                 debug: given.debug,
@@ -240,8 +265,20 @@ fn file(root: &Path, named: Option<PathBuf>) -> Option<PathBuf> {
     Some(root.join(home.unwrap_or(named)))
 }
 
+/// An option that is of no use without TLS.
+fn tls_option(cli: &Cli) -> Option<&'static str> {
+    let options = [
+        ("--cacert", cli.cacert.is_some()),
+        ("--tls-server-name", cli.tls_server_name.is_some()),
+        ("--insecure", cli.insecure),
+        ("--client-cert", cli.client_cert.is_some()),
+        ("--client-key", cli.client_key.is_some()),
+    ];
+    options.into_iter().find(|(_, is_given)| *is_given).map(|(option, _)| option)
+}
+
 /// What is said of TLS.
-fn tls_settings(given: &Cli, root: &Path, is_secure: bool) -> Result<tls::Settings> {
+fn tls_settings(given: &Cli, root: &Path) -> Result<tls::Settings> {
     let file = |named: &Option<PathBuf>| file(root, named.clone());
     let client = match (file(&given.client_cert), file(&given.client_key)) {
         (None, None) => None,
@@ -250,19 +287,6 @@ fn tls_settings(given: &Cli, root: &Path, is_secure: bool) -> Result<tls::Settin
     };
     let cacert = file(&given.cacert);
     let server_name = given.tls_server_name.clone();
-    let options = [
-        ("--cacert", cacert.is_some()),
-        ("--tls-server-name", server_name.is_some()),
-        ("--insecure", given.insecure),
-        ("--client-cert", client.is_some()),
-    ];
-    if let Some((option, _)) = options.iter().find(|(_, is_given)| *is_given && !is_secure) {
-        bail!("{option} is about encryption, which is not asked for: add --tls, or use ftps://");
-    }
-    ensure!(
-        !(given.insecure && cacert.is_some()),
-        "--insecure trusts everybody, and --cacert does not: leave one out"
-    );
     Ok(tls::Settings { cacert, server_name, insecure: given.insecure, client })
 }
 

@@ -3,14 +3,14 @@
 
 use std::env;
 use std::fs::{self, OpenOptions};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use netrc::{Authenticator, Netrc};
@@ -24,8 +24,11 @@ const ANONYMOUS: &str = "anonymous";
 /// The environment variable that may hold the password.
 pub const PASSWORD_VARIABLE: &str = "AUTOFTP_PASSWORD";
 
-/// How long the command that tells the password may take: a person may have to unlock something.
-const COMMAND_TIMEOUT: Duration = Duration::from_secs(120);
+/// A password file of more bytes is none.
+const LONGEST_FILE: u64 = 64 * 1024;
+
+/// The pause between two looks whether the command has ended.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// How often a person may try.
 const TRIES: u32 = 3;
@@ -39,6 +42,8 @@ pub struct Means {
     pub password_file: Option<PathBuf>,
     /// The password is the first line that this program prints.
     pub password_command: Option<Vec<String>>,
+    /// How long that may take: a person may have to unlock something.
+    pub command_timeout: Duration,
     /// What to answer a server that asks for an account (ACCT).
     pub account: Option<String>,
     /// Whether a password may go unencrypted to a public address.
@@ -57,7 +62,7 @@ pub struct Login {
     host: String,
     /// What is wrong with netrc, if that could be why there is no password.
     netrc_fault: Option<String>,
-    command: Option<(Vec<String>, PathBuf)>,
+    command: Option<(Vec<String>, PathBuf, Duration)>,
     allow_plaintext: bool,
     /// Where it is written down that somebody allowed it.
     consents: Option<PathBuf>,
@@ -98,10 +103,13 @@ impl Login {
         };
         let command = (means.password_command.clone())
             .filter(|_| is_named && host.password.is_none() && from_file.is_none())
-            .map(|command| (command, root.to_owned()));
+            .map(|command| (command, root.to_owned(), means.command_timeout));
         let given = host.password.clone().or(from_file);
         let (password, notice, from_netrc) = match (given, &command) {
-            (Some(password), _) => (Some(password), None, None),
+            (Some(password), _) => {
+                let file = means.password_file.as_ref().filter(|_| host.password.is_none());
+                (Some(password), file.and_then(|file| exposure(file)), None)
+            }
             (None, Some(_)) => (None, None, None),
             (None, None) => {
                 let from_env = env::var(PASSWORD_VARIABLE).ok().filter(|_| is_named);
@@ -148,8 +156,8 @@ impl Login {
         if let Some(known) = &password.known {
             return Ok(known.clone());
         }
-        if let Some((command, root)) = &self.command {
-            let told = run(command, root)
+        if let Some((command, root, timeout)) = &self.command {
+            let told = run(command, root, *timeout)
                 .map_err(|cause| format!("--password-command '{}': {cause}", command.join(" ")))?;
             return Ok(password.known.insert(told).clone());
         }
@@ -160,7 +168,9 @@ impl Login {
                 Ok(password.known.insert(answer).clone())
             }
             Ok(_) => Err("the password has a control character in it".to_owned()),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {
+            Err(error)
+                if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::UnexpectedEof) =>
+            {
                 Err("no password was given".to_owned())
             }
             Err(_) => {
@@ -175,11 +185,12 @@ impl Login {
         }
     }
 
-    /// The server does not take the password. Says whether the person who gave it may try again.
+    /// The server does not take the password. Says whether the person who gave it may try again. A
+    /// command will be asked for a newer one.
     pub fn is_refused(&self) -> bool {
         let mut password = self.password.lock().unwrap_or_else(PoisonError::into_inner);
         let may_try = (1..TRIES).contains(&password.asked);
-        if may_try {
+        if may_try || self.command.is_some() {
             password.known = None;
         }
         may_try
@@ -246,22 +257,25 @@ fn is_public(address: IpAddr) -> bool {
 }
 
 fn first_line_of(file: &Path) -> Result<String> {
-    let text = fs::read(file)
+    let mut text = String::new();
+    (fs::File::open(file))
+        .and_then(|file| file.take(LONGEST_FILE).read_to_string(&mut text))
         .map_err(|error| anyhow!("{error}"))
-        .and_then(|bytes| Ok(String::from_utf8(bytes)?))
         .with_context(|| format!("--password-file '{}' cannot be read", file.display()))?;
     first_line(&text).with_context(|| format!("--password-file '{}'", file.display()))
 }
 
 fn first_line(text: &str) -> Result<String> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let line = text.lines().next().unwrap_or_default();
     ensure!(!line.is_empty(), "its first line is empty: that is where the password belongs");
     Ok(line.to_owned())
 }
 
-/// What the command prints first. It may use the terminal.
-fn run(command: &[String], root: &Path) -> Result<String> {
+/// The first line that the command prints. It may use the terminal.
+fn run(command: &[String], root: &Path, timeout: Duration) -> Result<String> {
     let _screen = terminal::screen();
+    let deadline = Instant::now() + timeout;
     let (program, arguments) = command.split_first().context("it is empty")?;
     let mut child = Command::new(program)
         .args(arguments)
@@ -271,23 +285,35 @@ fn run(command: &[String], root: &Path) -> Result<String> {
         .spawn()
         .map_err(|error| anyhow!("it cannot be run: {error}"))?;
     let (sender, told) = mpsc::channel();
-    if let Some(mut stdout) = child.stdout.take() {
+    if let Some(stdout) = child.stdout.take() {
         thread::spawn(move || {
-            let mut text = String::new();
-            let read = stdout.read_to_string(&mut text).map(|_| text);
+            let mut line = String::new();
+            let read = BufReader::new(stdout.take(LONGEST_FILE)).read_line(&mut line).map(|_| line);
             let _ = sender.send(read);
         });
     }
-    let Ok(text) = told.recv_timeout(COMMAND_TIMEOUT) else {
+    // Then it has time to end.
+    let line = told.recv_timeout(timeout);
+    let status = loop {
+        match child.try_wait()? {
+            None if line.is_ok() && Instant::now() < deadline => thread::sleep(PAUSE),
+            status => break status,
+        }
+    };
+    let (Ok(line), Some(status)) = (line, status) else {
         let _ = child.kill();
         let _ = child.wait();
-        return Err(anyhow!("it takes longer than {} s", COMMAND_TIMEOUT.as_secs()));
+        return Err(anyhow!("it does not end within {} s", timeout.as_secs_f32()));
     };
-    let status = child.wait()?;
     ensure!(status.success(), "it failed ({status})");
-    let password = first_line(&text.context("what it prints is not text")?)?;
+    let password = first_line(&line.context("what it prints is not text")?)?;
     ensure!(is_one_line(&password), "it prints a NUL");
     Ok(password)
+}
+
+/// The file that NETRC names, or `~/.netrc`.
+pub fn netrc_file() -> Option<PathBuf> {
+    Netrc::get_file()
 }
 
 /// The entry for `host` in the file NETRC names, or `~/.netrc`, and that file; else its default
@@ -296,7 +322,7 @@ fn run(command: &[String], root: &Path) -> Result<String> {
 /// # Errors
 /// Says what is wrong with the file; that need not concern us.
 fn netrc_entry(host: &str) -> Result<Option<(Authenticator, PathBuf)>, String> {
-    let Some(path) = Netrc::get_file() else {
+    let Some(path) = netrc_file() else {
         return Ok(None);
     };
     let mut netrc = Netrc::from_file(&path).map_err(|error| error.to_string())?;

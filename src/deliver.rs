@@ -358,9 +358,10 @@ impl Lane {
                 self.last_heard = Instant::now();
                 self.lore.begin_session();
                 self.removals_refused = 0;
-                let Welcome { greeting, dir, tls } = welcome;
-                self.tell(HostEvent::Connected { dir, greeting, tls });
+                // A session that we renewed is nothing new to the person.
                 if !std::mem::take(&mut self.is_renewed) {
+                    let Welcome { greeting, dir, tls } = welcome;
+                    self.tell(HostEvent::Connected { dir, greeting, tls });
                     self.hope();
                 }
             }

@@ -12,14 +12,15 @@ pub enum Encoding {
     #[value(name = "utf-8", alias = "utf8")]
     Utf8,
     /// ISO 8859-1, for older ones.
-    #[value(name = "latin1", alias = "iso-8859-1")]
+    #[value(name = "latin1", aliases = ["latin-1", "iso-8859-1", "iso8859-1"])]
     Latin1,
 }
 
 impl Encoding {
-    /// Whether this can be written.
+    /// Whether this can be written. 0xff cannot: Telnet, whose protocol the control connection
+    /// follows (RFC 959, 3.1.1.1), wants it twice, and most servers then read it twice.
     pub fn can_write(self, text: &str) -> bool {
-        self == Self::Utf8 || text.chars().all(|c| u32::from(c) <= 0xff)
+        self == Self::Utf8 || text.chars().all(|c| u32::from(c) < 0xff)
     }
 
     /// Reads what a server sent; what is wrong in it is replaced.
@@ -28,22 +29,6 @@ impl Encoding {
             Self::Utf8 => String::from_utf8_lossy(bytes).into_owned(),
             Self::Latin1 => bytes.iter().map(|byte| char::from(*byte)).collect(),
         }
-    }
-
-    /// A command as its bytes: 0xff is doubled, as Telnet wants it, whose protocol the control
-    /// connection follows (RFC 959, 3.1.1.1).
-    ///
-    /// # Errors
-    /// When it cannot be written so.
-    pub fn on_the_wire(self, command: &str) -> io::Result<Vec<u8>> {
-        const IAC: u8 = 0xff;
-        let mut bytes = suppaftp::Encoding::encode(&self, command)?;
-        for at in (0..bytes.len()).rev().filter(|_| self != Self::Utf8) {
-            if bytes[at] == IAC {
-                bytes.insert(at, IAC);
-            }
-        }
-        Ok(bytes)
     }
 }
 
@@ -65,14 +50,17 @@ impl suppaftp::Encoding for Encoding {
 
 #[cfg(test)]
 mod tests {
+    use suppaftp::Encoding as _;
+
     use super::*;
 
     #[test]
     fn on_the_wire() {
-        assert_eq!(Encoding::Utf8.on_the_wire("é").ok(), Some(vec![0xc3, 0xa9]));
-        assert_eq!(Encoding::Latin1.on_the_wire("éÿa").ok(), Some(vec![0xe9, 0xff, 0xff, b'a']));
-        assert!(Encoding::Latin1.on_the_wire("€").is_err());
-        assert!(!Encoding::Latin1.can_write("€") && Encoding::Latin1.can_write("é"));
+        assert_eq!(Encoding::Utf8.encode("é").ok(), Some(vec![0xc3, 0xa9]));
+        assert_eq!(Encoding::Latin1.encode("éa").ok(), Some(vec![0xe9, b'a']));
+        assert!(Encoding::Latin1.encode("€").is_err());
+        assert!(Encoding::Latin1.can_write("é"));
+        assert!(!Encoding::Latin1.can_write("€") && !Encoding::Latin1.can_write("ÿ"));
         assert_eq!(Encoding::Latin1.read(&[b'a', 0xe9]), "aé");
         assert_eq!(Encoding::Utf8.read(&[b'a', 0xe9]), "a\u{fffd}");
     }

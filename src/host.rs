@@ -68,7 +68,8 @@ impl Host {
         };
         ensure!(
             userinfo.is_some() || !authority.contains(['/', '@']) || !scheme.is_empty(),
-            "did you mean ftp://{text}?"
+            "did you mean ftp://{}?",
+            without_password(text)
         );
         let (name, port) = split_port(authority)?;
         ensure!(
@@ -128,7 +129,8 @@ fn split_port(authority: &str) -> Result<(&str, Option<u16>)> {
     let port = match port {
         None => None,
         Some(port) => match port.parse() {
-            Ok(0) | Err(_) => bail!("a port is a number from 1 to 65535, not '{port}'"),
+            // What stands there may be a password.
+            Ok(0) | Err(_) => bail!("a port is a number from 1 to 65535"),
             Ok(port) => Some(port),
         },
     };
@@ -138,20 +140,30 @@ fn split_port(authority: &str) -> Result<(&str, Option<u16>)> {
 fn decode(text: &str) -> Result<String> {
     let text = percent_decode_str(text)
         .decode_utf8()
-        .map_err(|_| anyhow!("'{text}' is not UTF-8 once decoded"))?;
+        .map_err(|_| anyhow!("a part of it is not UTF-8 once its %-codes are decoded"))?;
     ensure!(!text.contains(char::is_control), "it has a control character in it");
     Ok(text.into_owned())
 }
 
-/// `text` with the password of an address left out, for messages.
+/// `text` with what may be a password left out, for messages: all from the first colon to the last
+/// `@`, and in an address without one, what should be a port and is no number.
 fn without_password(text: &str) -> String {
-    match text.split_once("://").map(|(scheme, rest)| (scheme, rest.rsplit_once('@'))) {
-        Some((scheme, Some((userinfo, rest)))) => {
-            let user = userinfo.split(':').next().unwrap_or_default();
-            format!("{scheme}://{user}@{rest}")
+    let at = text.find("//").map_or(0, |slashes| slashes + 2);
+    let (scheme, rest) = text.split_at(at);
+    let (start, end) = match (rest.find(':'), rest.rfind('@')) {
+        (Some(colon), Some(end)) if colon < end => (colon + 1, end),
+        (Some(_), None) if at > 0 => {
+            let colon = rest.rfind(':').unwrap_or_default() + 1;
+            let digits = rest[colon..].chars().take_while(char::is_ascii_digit).count();
+            let is_port = matches!(rest[colon + digits..].chars().next(), None | Some('/'));
+            if is_port || rest.starts_with('[') {
+                return text.to_owned();
+            }
+            (colon, rest.len())
         }
-        _ => text.to_owned(),
-    }
+        _ => return text.to_owned(),
+    };
+    format!("{scheme}{}...{}", &rest[..start], &rest[end..])
 }
 
 #[cfg(test)]
@@ -210,8 +222,21 @@ mod tests {
         ] {
             assert!(Host::parse(text, None).is_err(), "{text}");
         }
-        let error = format!("{:#}", Host::parse("ftp://u:secret@h:x", None).expect_err("bad"));
-        assert!(!error.contains("secret"), "{error}");
+        for text in [
+            "ftp://u:s3cret@h:x",
+            "u:s3cret@h",
+            "//u:s3cret@h",
+            "ftp:/u:s3cret@h",
+            "ftp://u:s3cret",
+            "ftp://u:s3c/ret@h",
+            "ftp://u:s3%FFret@h",
+        ] {
+            let error = format!("{:#}", Host::parse(text, None).expect_err(text));
+            assert!(!error.contains("s3"), "{error}");
+        }
+        for text in ["h:70000", "ftp://u@/x", "[::1", "http://h:80/x"] {
+            assert_eq!(without_password(text), text);
+        }
     }
 
     #[test]

@@ -51,6 +51,13 @@ impl Reply {
         self.code / 100 == 3
     }
 
+    /// Whether it is about encryption that is not there.
+    fn wants_tls(&self) -> bool {
+        let said = self.text.to_ascii_lowercase();
+        self.code / 100 >= 4
+            && ["tls", "ssl", "encrypt", "cleartext"].iter().any(|word| said.contains(word))
+    }
+
     /// The server does not know the command, or not with such arguments. It will not learn it.
     pub fn is_unknown_command(&self) -> bool {
         matches!(self.code, 500..=502 | 504)
@@ -117,7 +124,9 @@ impl TransferError {
                 Self::Transient(said(" (may this account write there, and is there space left?)"))
             }
             401..=499 => Self::Transient(said("")),
-            532 => Self::Permanent(said(" (this account may not write: try another --user)")),
+            532 => Self::Permanent(said(
+                " (it wants an account for that: try --account, or another --user)",
+            )),
             500..=599 => Self::Permanent(said("")),
             _ => Self::Disconnected(format!("an answer that does not fit: {reply}")),
         }
@@ -169,8 +178,8 @@ pub struct DataSeen {
     pub mode: &'static str,
     /// The steps that each takes before STOR.
     pub steps: &'static str,
-    /// Whether there has been one, also one that came to nothing.
-    pub has_been: bool,
+    /// What a file was refused with last.
+    pub refusal: Option<u16>,
     /// How many of them were made in vain.
     pub unused: usize,
     /// Whether the account is one that FTPdLite lets read only.

@@ -56,7 +56,9 @@ impl Control {
 
     /// TLS has messages of its own, such as tickets: takes what has come, to tell them from replies.
     fn is_silent(&self, tls: &mut ClientConnection) -> bool {
-        loop {
+        // Who sends so much without a reply is not silent.
+        const MANY: usize = 16;
+        for _ in 0..MANY {
             match tls.process_new_packets() {
                 Ok(state) if state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed() => {}
                 _ => return false,
@@ -67,6 +69,7 @@ impl Control {
                 Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
             }
         }
+        false
     }
 
     /// Says that nothing more will come from us.
@@ -85,9 +88,33 @@ impl Read for Control {
         quick_ack(&self.socket);
         match &self.tls {
             None => (&*self.socket).read(buffer),
-            Some(tls) => Stream::new(&mut *locked(tls), &mut &*self.socket).read(buffer),
+            Some(tls) => read_step(&mut locked(tls), &self.socket, buffer),
         }
     }
+}
+
+/// Reads once from the socket, so that whoever waits can look at the clock between a server's
+/// bytes: [`io::ErrorKind::Interrupted`] says that what came is no text yet.
+fn read_step(
+    tls: &mut ClientConnection,
+    mut socket: &TcpStream,
+    buffer: &mut [u8],
+) -> io::Result<usize> {
+    if tls.process_new_packets().map_err(invalid)?.plaintext_bytes_to_read() == 0 {
+        let read = tls.read_tls(&mut socket)?;
+        let state = tls.process_new_packets();
+        // An alert, or the answer to a request for new keys.
+        while tls.wants_write() && tls.write_tls(&mut socket)? > 0 {}
+        let state = state.map_err(invalid)?;
+        if read > 0 && state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed() {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+    }
+    tls.reader().read(buffer)
+}
+
+fn invalid(error: rustls::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
 impl Write for Control {

@@ -52,6 +52,8 @@ fn later(error: &io::Error) -> ConnectError {
 pub struct Habits {
     /// It does not speak 1.2, and may speak 1.3.
     newer: bool,
+    /// The next session is tried in the other version.
+    tries_other: bool,
     /// Whether it wants TLS from the start; `None` as long as that is not known.
     implicit: Option<bool>,
     /// It is not ready for the handshake when it says so (ftp-srv).
@@ -63,7 +65,7 @@ impl Habits {
     /// at once.
     fn learn(&mut self, fault: &Fault, implicit: bool, host: &Host) -> bool {
         match fault {
-            Fault::Foreign(_) => {
+            Fault::Version => {
                 self.newer = !self.newer;
                 self.newer
             }
@@ -73,12 +75,12 @@ impl Habits {
                 self.implicit = Some(false);
                 host.port != FTPS_PORT
             }
-            // That is how some refuse a version.
+            // That is how some refuse a version, and how connections break.
             Fault::Broken(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                self.newer = !self.newer;
+                self.tries_other = !self.tries_other;
                 false
             }
-            Fault::Broken(_) | Fault::Untrusted(_) => false,
+            Fault::Broken(_) | Fault::Untrusted(_) | Fault::Foreign(_) => false,
         }
     }
 }
@@ -113,7 +115,7 @@ pub fn dial(
 ) -> Result<Dialled, ConnectError> {
     let socket = connect(host, timeout)?;
     let Some(trust) = trust else {
-        check_greeting(&socket, None)?;
+        check_greeting(&socket, false)?;
         return greet(socket, timeout, encoding, trace);
     };
     let implicit = match habits.implicit {
@@ -121,19 +123,21 @@ pub fn dial(
         Some(implicit) => implicit,
         None => !has_greeted(&socket, timeout.min(GREETS_WITHIN)),
     };
-    let secure = trust.secure(&host.name, habits.newer).map_err(|fault| unusable(&fault))?;
+    let newer = habits.newer != habits.tries_other;
+    let secure = trust.secure(&host.name, newer).map_err(|fault| unusable(&fault))?;
     let pause = if habits.is_slow { READY_AFTER } else { Duration::ZERO };
     let handshaker = Handshaker { secure, timeout, pause, outcome: Arc::default() };
     let dialled = if implicit {
         handshaker.enter_at_once(socket, encoding, trace)
     } else {
-        check_greeting(&socket, Some(host))?;
+        check_greeting(&socket, true)?;
         let dialled = greet(socket, timeout, encoding, trace)?;
         handshaker.enter(dialled, encoding, trace)
     };
     match dialled {
         Ok(dialled) => {
             habits.implicit = Some(implicit);
+            habits.tries_other = false;
             Ok(dialled)
         }
         Err(Refused::Said(reply)) if reply.code / 100 == 4 => {
@@ -142,11 +146,14 @@ pub fn dial(
         Err(Refused::Said(reply)) => Err(ConnectError::Unusable(format!(
             "it offers no TLS: {reply}: ask for it there, or go without (--tls, ftps://)"
         ))),
+        Err(Refused::Unprotected(reply)) => Err(unprotected(&reply)),
         Err(Refused::Tls(fault)) => {
             let is_worth_a_try = habits.learn(&fault, implicit, host);
             if !is_worth_a_try {
                 return Err(match fault {
-                    Fault::Broken(error) => later(&error),
+                    fault @ Fault::Broken(_) => {
+                        ConnectError::Later(format!("the TLS handshake: {fault}"))
+                    }
                     fault => unusable(&fault),
                 });
             }
@@ -223,13 +230,18 @@ fn has_greeted(socket: &TcpStream, patience: Duration) -> bool {
 }
 
 /// Looks at the greeting without taking it, to tell what is no FTP server from one that is.
-fn check_greeting(socket: &TcpStream, secure: Option<&Host>) -> Result<(), ConnectError> {
+fn check_greeting(socket: &TcpStream, is_secure: bool) -> Result<(), ConnectError> {
     const TLS_ALERT: u8 = 21;
     const TLS_HANDSHAKE: u8 = 22;
     let mut start = [0; 80];
     let cause = match socket.peek(&mut start) {
         Ok(0) => "it closed the connection without a greeting".to_owned(),
-        Ok(_) if start[0].is_ascii_digit() => return Ok(()),
+        // SMTP's greeting has the same code.
+        Ok(read)
+            if start[0].is_ascii_digit() && !start[..read].windows(4).any(|w| w == b"SMTP") =>
+        {
+            return Ok(());
+        }
         Ok(_) if matches!(start[0], TLS_ALERT | TLS_HANDSHAKE) => {
             "it wants TLS from the start: use ftps://".to_owned()
         }
@@ -239,7 +251,7 @@ fn check_greeting(socket: &TcpStream, secure: Option<&Host>) -> Result<(), Conne
             format!("this is no FTP server, it says '{said}': check the host and the port")
         }
         Err(error) => match error.kind() {
-            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock if secure.is_none() => {
+            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock if !is_secure => {
                 "it accepts the connection but does not greet (is it an FTP server, or busy? if it \
                  wants TLS from the start, use ftps://)"
                     .to_owned()
@@ -268,7 +280,9 @@ fn greet(
     let (greeted, too_long) = watchdog.within(timeout, || Stream::connect_with_stream(socket));
     let stream = greeted.map_err(|error| refusal(error, too_long, encoding, trace));
     let mut stream = stream.map_err(|refused| match refused {
-        Refused::Said(reply) => ConnectError::Later(no_service(&reply)),
+        Refused::Said(reply) | Refused::Unprotected(reply) => {
+            ConnectError::Later(no_service(&reply))
+        }
         Refused::Tls(fault) => ConnectError::Later(fault.to_string()),
         Refused::Other(error) => error,
     })?;
@@ -294,9 +308,18 @@ pub fn no_service(reply: &Reply) -> String {
     }
 }
 
+/// Where the session is encrypted and files would not be.
+pub fn unprotected(reply: &Reply) -> ConnectError {
+    ConnectError::Unusable(format!(
+        "it does not encrypt data connections (PBSZ 0, PROT P): {reply}"
+    ))
+}
+
 /// Why suppaftp has no session.
 enum Refused {
     Said(Reply),
+    /// After the handshake.
+    Unprotected(Reply),
     Tls(Fault),
     Other(ConnectError),
 }
@@ -311,7 +334,10 @@ fn refusal(error: FtpError, too_long: bool, encoding: Encoding, trace: &Trace) -
             }
         }
         FtpError::ConnectionError(_) if too_long => ConnectError::Later(super::TOO_LONG.to_owned()),
-        FtpError::ConnectionError(error) => later(&error),
+        FtpError::ConnectionError(error) => match super::tls::explain(&error) {
+            Some(cause) => ConnectError::Unusable(cause),
+            None => later(&error),
+        },
         FtpError::BadResponse => ConnectError::Later("no FTP reply".to_owned()),
         error => ConnectError::Later(error.to_string()),
     })
@@ -336,7 +362,7 @@ impl Handshaker {
         trace: &Trace,
     ) -> Result<Dialled, Refused> {
         let Dialled { stream, watchdog, greeting, .. } = dialled;
-        trace.sent("AUTH TLS, then PBSZ 0 and PROT P");
+        trace.sent("AUTH TLS");
         let (entered, too_long) =
             watchdog.within(3 * self.timeout, || stream.into_secure(self.clone(), ""));
         let outcome = self.outcome.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -345,7 +371,12 @@ impl Handshaker {
             Some(Ok(control)) => Some(control),
             None => None,
         };
-        let stream = entered.map_err(|error| refusal(error, too_long, encoding, trace))?;
+        let stream = entered.map_err(|error| {
+            match (refusal(error, too_long, encoding, trace), control.is_some()) {
+                (Refused::Said(reply), true) => Refused::Unprotected(reply),
+                (refused, _) => refused,
+            }
+        })?;
         let Some(control) = control else {
             let cause = "the handshake was left out".to_owned();
             return Err(Refused::Other(ConnectError::Later(cause)));
@@ -366,8 +397,12 @@ impl Handshaker {
         let control = self.shake_hands(socket).map_err(Refused::Tls)?;
         // suppaftp connects by itself here, without a time limit: it gets a door that is always
         // open, and behind it the connection that is there.
-        let door = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(other)?;
-        let address = door.local_addr().map_err(other)?;
+        let door = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+        let open = door.and_then(|door| door.local_addr().map(|address| (door, address)));
+        let (_door, address) = open.map_err(|error| {
+            let cause = format!("TLS from the start needs this computer's loopback: {error}");
+            Refused::Other(ConnectError::Later(cause))
+        })?;
         let (greeted, too_long) = watchdog.within(self.timeout, || {
             Stream::connect_secure_implicit(address, Behind(control.clone()), "")
         });

@@ -251,9 +251,7 @@ impl Session {
         let mut session =
             Self { stream, wire, control, watchdog, timeout, trace, board, takes_utf8, dirs };
         let entered = if unprotected { session.protect() } else { Ok(()) };
-        let dir = (entered.map_err(ConnectError::from))
-            .and_then(|()| session.log_in(login))
-            .and_then(|()| session.settle(dir));
+        let dir = entered.and_then(|()| session.log_in(login)).and_then(|()| session.settle(dir));
         let tls = session.control.version().map(|version| {
             let checked = trust.is_some_and(Trust::is_checking);
             let doubt = if checked { "" } else { " (the certificate is not checked)" };
@@ -268,20 +266,24 @@ impl Session {
         }
     }
 
-    /// Asks for encrypted data connections (RFC 4217, 9). What the answer is does not matter: where
-    /// TLS began at once some do not know these commands, and ours are encrypted or not made.
-    fn protect(&mut self) -> Result<(), Broken> {
+    /// Asks for encrypted data connections (RFC 4217, 9). Where TLS began at once, some encrypt them
+    /// without knowing of this.
+    fn protect(&mut self) -> Result<(), ConnectError> {
         self.command("PBSZ 0")?;
-        self.command("PROT P").map(drop)
+        match self.command("PROT P")? {
+            reply if reply.is_completion() || reply.is_unknown_command() => Ok(()),
+            reply => Err(dial::unprotected(&reply)),
+        }
     }
 
     fn log_in(&mut self, login: &Login) -> Result<(), ConnectError> {
-        let mut reply = self.command(&format!("USER {}", login.user))?;
+        let user = &login.user;
+        if !self.wire.means().encoding.can_write(user) {
+            return Err(ConnectError::Unusable(format!("--encoding latin1 cannot write '{user}'")));
+        }
+        let mut reply = self.command(&format!("USER {user}"))?;
         if reply.code == 331 {
-            if self.wire.means().secure.is_none() {
-                let peer = self.control.socket().peer_addr().map_err(Broken::from)?;
-                login.allow_in_the_clear(peer.ip()).map_err(ConnectError::Unusable)?;
-            }
+            self.may_confide(login)?;
             let password = login.password().map_err(ConnectError::Unusable)?;
             reply = self.confide("PASS", &password)?;
         }
@@ -291,6 +293,7 @@ impl Session {
                     "it asks for an account besides the user and password: {reply}: use --account NAME"
                 )));
             };
+            self.may_confide(login)?;
             reply = self.confide("ACCT", account)?;
         }
         match reply.code {
@@ -316,11 +319,18 @@ impl Session {
         }
     }
 
+    /// Whether secrets may go out as they would now.
+    fn may_confide(&self, login: &Login) -> Result<(), ConnectError> {
+        if self.wire.means().secure.is_some() {
+            return Ok(());
+        }
+        let peer = self.control.socket().peer_addr().map_err(Broken::from)?;
+        login.allow_in_the_clear(peer.ip()).map_err(ConnectError::Unusable)
+    }
+
     /// Whether what the server minds is that nothing is encrypted.
     fn is_lacking_tls(&self, reply: &Reply) -> bool {
-        let said = reply.text.to_ascii_lowercase();
-        self.wire.means().secure.is_none()
-            && ["tls", "ssl", "encrypt", "cleartext"].iter().any(|word| said.contains(word))
+        self.wire.means().secure.is_none() && reply.wants_tls()
     }
 
     /// Binary mode, and the directory; returns its name.
@@ -331,6 +341,11 @@ impl Session {
             return Err(ConnectError::Later(format!("no binary transfers: {reply}")));
         }
         if let Some(dir) = dir {
+            if !self.wire.means().encoding.can_write(dir) {
+                return Err(ConnectError::Unusable(format!(
+                    "the remote directory '{dir}' has characters that --encoding latin1 lacks"
+                )));
+            }
             let reply = self.command(&format!("CWD {}", prefixed(dir)))?;
             if !reply.is_completion() {
                 return Err(ConnectError::Unusable(format!(
@@ -484,7 +499,7 @@ impl Session {
             }
             (550, _) => Ok(Size::Missing),
             // RFC 3659 is younger than many a server.
-            _ if reply.is_unknown_command() || reply.code == 213 => {
+            _ if reply.is_unknown_command() || reply.is_completion() => {
                 lore.tells_size = Some(false);
                 Ok(Size::Untold)
             }
@@ -585,6 +600,15 @@ impl Session {
         Ok(self.command(&format!("RMD {}", prefixed(dir)))?.is_completion())
     }
 
+    /// Whether the server says that it can encrypt.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub fn offers_tls(&mut self) -> Result<bool, Broken> {
+        let features = self.command("FEAT")?;
+        Ok(features.is_completion() && features.text.to_ascii_uppercase().contains("AUTH TLS"))
+    }
+
     /// Runs a command of the server's own (`SITE`); NUL in it is allowed.
     ///
     /// # Errors
@@ -638,6 +662,7 @@ impl Session {
 
     /// Ends the session politely.
     pub fn quit(mut self) {
+        // Who is in the midst of saying something is not waited for.
         if self.is_quiet() {
             let _ = self.command_within(FAREWELL, "QUIT");
         }
@@ -691,7 +716,9 @@ impl Session {
             let unasked = self.wire.reply(&self.trace)?;
             return Err(Broken(format!("unasked it said {unasked}")));
         }
-        quick_ack(self.control.socket());
+        let socket = self.control.socket();
+        socket.set_read_timeout(Some(limit))?;
+        quick_ack(socket);
         // With no reply code expected, suppaftp hands every reply over as it is.
         let (result, too_long) =
             self.watchdog.within(limit, || self.stream.custom_command(line, &[]));
@@ -708,7 +735,7 @@ impl Session {
 fn remedy(lacks_tls: bool) -> &'static str {
     match lacks_tls {
         true => "it wants encryption: use --tls",
-        false => "check --user and the password (--password-file, AUTOFTP_PASSWORD or netrc)",
+        false => "check --user, and the password and where it comes from",
     }
 }
 

@@ -90,7 +90,10 @@ impl Trust {
         let is_checking = !settings.insecure;
         let trust = Self { provider, verifier, client, server_name, is_checking };
         // A key that does not fit is found out now.
-        trust.config(false).map_err(|error| anyhow!("--client-cert and --client-key: {error}"))?;
+        trust.config(false).map_err(|error| match error {
+            Error::InvalidCertificate(fault) => anyhow!("--client-cert: {}", broken_rule(&fault)),
+            error => anyhow!("--client-cert and --client-key: {error}"),
+        })?;
         Ok(trust)
     }
 
@@ -214,7 +217,9 @@ impl Secure {
 pub enum Fault {
     /// Who is there is not who should be.
     Untrusted(String),
-    /// We do not understand each other: in another version we may.
+    /// It does not speak this version.
+    Version,
+    /// We do not come to terms.
     Foreign(String),
     /// What it says is not TLS.
     Garbled,
@@ -226,6 +231,8 @@ impl Fault {
     fn of(error: &Error) -> Self {
         match error {
             Error::InvalidCertificate(fault) => Self::Untrusted(untrusted(fault)),
+            Error::AlertReceived(AlertDescription::ProtocolVersion)
+            | Error::PeerIncompatible(_) => Self::Version,
             Error::InvalidMessage(_) => Self::Garbled,
             Error::NoCertificatesPresented => Self::Untrusted("it shows no certificate".to_owned()),
             error => Self::Foreign(foreign(error)),
@@ -237,6 +244,9 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Untrusted(cause) | Self::Foreign(cause) => f.write_str(cause),
+            Self::Version => {
+                f.write_str("it speaks only versions of TLS that are too old to be safe")
+            }
             Self::Garbled => f.write_str("it does not speak TLS here: check the port"),
             Self::Broken(error) => f.write_str(&super::explain(error)),
         }
@@ -302,21 +312,27 @@ fn untrusted(fault: &CertificateError) -> String {
             "its certificate has a signature that is wrong or too weak: it needs a new one"
                 .to_owned()
         }
-        other => {
-            let rule = match other {
-                CertificateError::Other(inner) => inner.0.to_string(),
-                other => other.to_string(),
-            };
-            let rule = match rule.as_str() {
-                "UnsupportedCertVersion" => "it is of the old version 1",
-                "EndEntityUsedAsCa" => "what its issuer has is no certificate to issue others with",
-                "CaUsedAsEndEntity" => {
-                    "it is one to issue others with; if it is the server's own, use --cacert FILE with it"
-                }
-                rule => rule,
-            };
-            format!("its certificate cannot be accepted: {rule}: it needs another one")
+        other => match broken_rule(other).as_str() {
+            "CaUsedAsEndEntity" => "its certificate is self-signed, and not trusted: if this is the \
+                 right server, use --cacert FILE with its certificate"
+                .to_owned(),
+            rule => format!("its certificate cannot be accepted: {rule}: it needs another one"),
+        },
+    }
+}
+
+/// Which rule a certificate breaks.
+fn broken_rule(fault: &CertificateError) -> String {
+    let rule = match fault {
+        CertificateError::Other(inner) => inner.0.to_string(),
+        other => other.to_string(),
+    };
+    match rule.as_str() {
+        "UnsupportedCertVersion" => "it is of the old version 1".to_owned(),
+        "EndEntityUsedAsCa" => {
+            "what its issuer has is no certificate to issue others with".to_owned()
         }
+        _ => rule,
     }
 }
 
@@ -324,11 +340,10 @@ fn untrusted(fault: &CertificateError) -> String {
 fn foreign(error: &Error) -> String {
     use AlertDescription as Alert;
     match error {
-        Error::AlertReceived(Alert::ProtocolVersion) | Error::PeerIncompatible(_) => {
-            "it speaks only versions of TLS that are too old to be safe".to_owned()
-        }
         Error::AlertReceived(Alert::HandshakeFailure) => {
-            "it knows no way of encryption that is safe today".to_owned()
+            "it ends the TLS handshake: it wants a certificate of ours (--client-cert), or knows no \
+             encryption that is safe today"
+                .to_owned()
         }
         Error::AlertReceived(
             Alert::CertificateRequired | Alert::BadCertificate | Alert::UnknownCA,

@@ -15,7 +15,7 @@ use socket2::SockRef;
 use super::control::Control;
 
 use super::ftp::Trace;
-use super::tls::Secure;
+use super::tls::{Fault, Secure};
 use super::{AWAY, Broken, DataSeen, Reply, TransferError, explain};
 use crate::encoding::Encoding;
 use crate::source::Source;
@@ -77,7 +77,8 @@ pub struct Wire {
     knows_no_pasv: bool,
     /// The address that PASV brought last.
     announced: Option<Ipv4Addr>,
-    has_had_data: bool,
+    /// What the server refused a file with last.
+    refusal: Option<u16>,
     /// How many data connections were made in vain.
     unused: usize,
 }
@@ -92,7 +93,7 @@ impl Wire {
             surplus: Vec::new(),
             knows_no_pasv: false,
             announced: None,
-            has_had_data: false,
+            refusal: None,
             unused: 0,
         }
     }
@@ -113,8 +114,8 @@ impl Wire {
             (false, _) => ("passive (EPSV)", "EPSV, connect"),
         };
         let misannounced = self.announced.filter(|address| peer.is_ok_and(|peer| peer != *address));
-        let (has_been, is_guest) = (self.has_had_data, self.means.is_guest);
-        DataSeen { mode, steps, has_been, unused: self.unused, is_guest, misannounced }
+        let (refusal, is_guest) = (self.refusal, self.means.is_guest);
+        DataSeen { mode, steps, refusal, unused: self.unused, is_guest, misannounced }
     }
 
     /// Whether the session still stands, as far as can be told without asking: the server has
@@ -161,7 +162,15 @@ impl Wire {
         };
         let mut data = None;
         let pumped = match opened {
-            Ok(opened) => self.pump(data.insert(opened), source, progress)?,
+            Ok(opened) => {
+                let data = data.insert(opened);
+                let pumped = self.pump(data, source, progress)?;
+                if pumped.is_err() {
+                    // Without TLS's word that this was all.
+                    let _ = data.socket.shutdown(Shutdown::Write);
+                }
+                pumped
+            }
             Err(error) => Err(error),
         };
         // The socket itself stays until the server has spoken, because closing it with an unread
@@ -200,8 +209,12 @@ impl Wire {
     }
 
     /// What a refused transfer means.
-    fn refused(&self, reply: &Reply) -> TransferError {
+    fn refused(&mut self, reply: &Reply) -> TransferError {
+        self.refusal = Some(reply.code);
         match reply.code {
+            _ if self.means.secure.is_none() && reply.wants_tls() => {
+                TransferError::Permanent(format!("{reply} (it wants encryption: use --tls)"))
+            }
             // Its session for the data connection may be used up; a new session begins with one.
             425 | 522 if self.means.secure.is_some() => TransferError::Again(format!(
                 "{reply} (over TLS: does it demand that sessions are resumed, and forget them?)"
@@ -270,10 +283,11 @@ impl Wire {
                         return ended("it stopped taking data".to_owned());
                     }
                     if !self.is_at_home() {
-                        return Err(Broken(AWAY.to_owned()));
+                        return Err(TransferError::Disconnected(AWAY.to_owned()));
                     }
                     if !LOOKS_AGAIN || begun.elapsed() >= self.timeout {
-                        return Err(Broken("it takes no data and says nothing".to_owned()));
+                        let cause = "it takes no data and says nothing".to_owned();
+                        return Err(TransferError::Disconnected(cause));
                     }
                     stalled();
                 }
@@ -336,18 +350,20 @@ impl Wire {
             Prepared::Awaited(listener) => match self.accept(&listener, answer, trace) {
                 Ok(socket) => socket,
                 Err(error) => {
-                    return Ok(Err(TransferError::Reconnect(format!(
-                        "it did not connect to this computer: {}: leave out --active if there is \
-                         a firewall here",
-                        explain(&error)
-                    ))));
+                    let failed = TransferError::Reconnect(format!(
+                        "it did not connect to this computer: {error}: leave out --active if there \
+                         is a firewall here"
+                    ));
+                    // Who was stopped on the way will say nothing for long.
+                    let is_stopped = error.kind() == io::ErrorKind::TimedOut;
+                    return if is_stopped { Err(failed) } else { Ok(Err(failed)) };
                 }
             },
         };
         let Some(secure) = self.means.secure.clone() else {
             return Ok(Ok(Data { socket, tls: None }));
         };
-        socket.set_read_timeout(Some(BLINK))?;
+        socket.set_read_timeout(Some(BLINK)).map_err(Broken::from)?;
         let timeout = self.timeout;
         match secure.handshake(&socket, timeout, &mut || self.look(answer, trace)) {
             Ok(tls) => {
@@ -358,8 +374,12 @@ impl Wire {
                 }
                 Ok(Ok(Data { socket, tls: Some(Box::new(tls)) }))
             }
+            // Whatever the control connection says to that, this is what is wrong.
+            Err(fault @ Fault::Untrusted(_)) => Err(TransferError::Disconnected(format!(
+                "somebody else answers its data connections: {fault}"
+            ))),
             Err(fault) => {
-                Ok(Err(TransferError::Reconnect(format!("its data connection: {fault}"))))
+                Ok(Err(TransferError::Reconnect(format!("its data connection, in TLS: {fault}"))))
             }
         }
     }
@@ -401,7 +421,7 @@ impl Wire {
                 }
                 Ok(_) => {}
                 Err(_) if begun.elapsed() >= self.timeout => {
-                    return Err(io::ErrorKind::TimedOut.into());
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, "no answer"));
                 }
                 Err(_) => {
                     self.look(answer, trace)?;
@@ -456,8 +476,7 @@ impl Wire {
             })
     }
 
-    fn prepare(&mut self, data: TcpStream) -> io::Result<TcpStream> {
-        self.has_had_data = true;
+    fn prepare(&self, data: TcpStream) -> io::Result<TcpStream> {
         data.set_nodelay(true)?;
         let glance = if LOOKS_AGAIN { self.timeout.min(GLANCE) } else { self.timeout };
         data.set_write_timeout(Some(glance))?;
@@ -471,7 +490,7 @@ impl Wire {
     /// Sends one command in one write: two in a segment, or one in two, confuse boards.
     fn send(&mut self, line: &str, trace: &Trace) -> Result<(), Broken> {
         trace.sent(line);
-        let mut bytes = self.means.encoding.on_the_wire(line)?;
+        let mut bytes = suppaftp::Encoding::encode(&self.means.encoding, line)?;
         bytes.extend_from_slice(b"\r\n");
         Ok(self.control.write_all(&bytes)?)
     }
@@ -522,6 +541,7 @@ impl Wire {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(read) => return Ok(buffer[..read].to_vec()),
                 Err(error) => match error.kind() {
+                    io::ErrorKind::Interrupted => {}
                     io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut if self.is_at_home() => {}
                     io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
                         return Err(io::Error::other(AWAY));
@@ -551,16 +571,24 @@ impl Data {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.tls {
             None => self.socket.write(bytes),
-            Some(tls) => rustls::Stream::new(&mut **tls, &mut self.socket).write(bytes),
+            Some(tls) => {
+                push(tls, &mut self.socket)?;
+                let taken = tls.writer().write(bytes)?;
+                match push(tls, &mut self.socket) {
+                    // What was taken goes out with the next.
+                    Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+                    _ => Ok(taken),
+                }
+            }
         }
     }
 
     /// Says that this was the end of the file.
     fn finish(&mut self) -> io::Result<()> {
         if let Some(tls) = &mut self.tls {
-            rustls::Stream::new(&mut **tls, &mut self.socket).flush()?;
+            push(tls, &mut self.socket)?;
             tls.send_close_notify();
-            rustls::Stream::new(&mut **tls, &mut self.socket).flush()?;
+            push(tls, &mut self.socket)?;
         }
         // What is wrong with it, the server will say.
         let _ = self.socket.shutdown(Shutdown::Write);
@@ -583,6 +611,16 @@ impl Data {
     }
 }
 
+/// Writes what TLS has to say.
+fn push(tls: &mut ClientConnection, socket: &mut TcpStream) -> io::Result<()> {
+    while tls.wants_write() {
+        if tls.write_tls(socket)? == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+    }
+    Ok(())
+}
+
 /// Says what it means that a data port cannot be reached, where the control connection can.
 fn blocked(error: &io::Error) -> String {
     match error.kind() {
@@ -600,8 +638,8 @@ fn blocked(error: &io::Error) -> String {
 }
 
 /// The inner error is what to make of a data connection that ended early if the server says no
-/// more about it; the outer one is of a server that will say nothing.
-type Pumped<T> = Result<Result<T, TransferError>, Broken>;
+/// more about it; after the outer one its words are not waited for.
+type Pumped<T> = Result<Result<T, TransferError>, TransferError>;
 
 /// Where the first complete reply in `bytes` ends: after a line of three digits and a blank
 /// (RFC 959, 4.2; some boards leave the blank out).

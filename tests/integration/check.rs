@@ -63,7 +63,7 @@ fn each_fault_has_its_advice() {
         ("USER", "530 Sessions must use encryption", "use --tls"),
         ("PASV", "502 Not implemented", "try --active"),
         ("STOR", "550 Permission denied", "try another --user, or --remote-dir"),
-        ("STOR", "532 Account?", "try another --user"),
+        ("STOR", "532 Account?", "try --account"),
     ];
     for (verb, reply, advice) in table {
         let server = Scripted::start();
