@@ -1,0 +1,19 @@
+"""What the Python servers have in common."""
+
+import os
+
+root = os.environ["ROOT"]
+port = int(os.environ["PORT"])
+idle = int(os.environ["IDLE"])
+account = os.environ["ACCOUNT"]
+password = os.environ["PASSWORD"]
+
+
+def become_nobody():
+    """Root would be let in everywhere."""
+    if "RUN_AS" in os.environ:
+        user = int(os.environ["RUN_AS"])
+        os.setgroups([])
+        os.setgid(user)
+        os.setuid(user)
+        os.umask(0o022)

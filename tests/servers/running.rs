@@ -1,0 +1,184 @@
+//! A server that runs, for as long as it is wanted.
+
+use std::fs::{self, File, OpenOptions};
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::inetd::Inetd;
+use crate::kinds::{Kind, Setup, Start, USER};
+use crate::private;
+use crate::processes::{DEADLINE, is_connected, is_listening, kill_descendants, kill_tree};
+use crate::unftp::Unftp;
+
+pub struct Running<'a> {
+    kind: &'a Kind,
+    setup: Setup,
+    running: Option<Process>,
+    /// Its configuration, its log and what it serves.
+    files: TempDir,
+}
+
+enum Process {
+    Daemon(Child),
+    Inetd(Inetd),
+    Here(Unftp),
+}
+
+/// How often another port is tried.
+const PORTS: usize = 5;
+
+impl Running<'_> {
+    /// Starts it on a free port, with an empty directory to serve. Accounts of the system, if it
+    /// needs them, are those of this thread alone.
+    pub fn start(kind: &Kind, idle: Option<Duration>) -> Running<'_> {
+        let files = TempDir::with_prefix("autoftp-server-").unwrap();
+        let directory = |name: &str| {
+            let path = files.path().join(name);
+            fs::create_dir(&path).unwrap();
+            path
+        };
+        // The server's account has to get to them.
+        fs::set_permissions(files.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let (root, own) = (directory("root"), directory("own"));
+        private::give_away(&root);
+        if kind.needs_accounts {
+            private::accounts(&own, &root);
+        }
+        let setup = Setup { root, own, port: 0, idle };
+        let mut server = Running { kind, setup, running: None, files };
+        for _ in 0..PORTS {
+            // Whoever takes it between this and the server's start has it: then another one.
+            server.setup.port = free_port();
+            if server.come_up() {
+                return server;
+            }
+        }
+        panic!("{} does not start: {}", kind.name, server.log());
+    }
+
+    /// Where it is, with no account named: `127.0.0.1:PORT`.
+    pub fn host(&self) -> String {
+        format!("{}:{}", Ipv4Addr::LOCALHOST, self.setup.port)
+    }
+
+    /// The same with an account and this password, which has to be fit for an address.
+    pub fn url(&self, password: &str) -> String {
+        format!("ftp://{USER}:{password}@{}", self.host())
+    }
+
+    /// A path in what it serves.
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.setup.root.join(path)
+    }
+
+    /// Makes a directory in what it serves.
+    pub fn make_directory(&self, path: &str) -> PathBuf {
+        let directory = self.path(path);
+        fs::create_dir(&directory).unwrap();
+        private::give_away(&directory);
+        directory
+    }
+
+    /// Cuts its sessions and ends it, the way a power cut does.
+    pub fn stop(&mut self) {
+        match self.running.take() {
+            Some(Process::Daemon(mut child)) => kill_tree(&mut child),
+            Some(Process::Inetd(inetd)) => drop(inetd),
+            Some(Process::Here(server)) => drop(server),
+            None => {}
+        }
+    }
+
+    /// Starts it again, on the same port.
+    pub fn restart(&mut self) {
+        self.stop();
+        let begun = Instant::now();
+        while !self.come_up() {
+            assert!(begun.elapsed() < DEADLINE, "it does not come back: {}", self.log());
+        }
+    }
+
+    /// Cuts its sessions, but not itself.
+    pub fn end_sessions(&self) {
+        match &self.running {
+            Some(Process::Daemon(child)) => kill_descendants(child.id()),
+            Some(Process::Inetd(inetd)) => inetd.end_sessions(),
+            _ => unreachable!("its sessions are no processes"),
+        }
+    }
+
+    /// Whether anybody is connected.
+    pub fn is_connected(&self) -> bool {
+        is_connected(self.setup.port)
+    }
+
+    /// Starts it and waits until it listens; whether it does.
+    fn come_up(&mut self) -> bool {
+        let started = match (self.kind.start)(&self.setup) {
+            Start::Daemon(mut command) => {
+                let (out, err) = (self.log_file(), self.log_file());
+                command.stdin(Stdio::null()).stdout(out).stderr(err);
+                Process::Daemon(command.spawn().unwrap())
+            }
+            Start::Inetd(sessions) => {
+                match Inetd::start(self.setup.port, sessions, self.log_file()) {
+                    Ok(inetd) => Process::Inetd(inetd),
+                    Err(_) => return false,
+                }
+            }
+            Start::Here(server) => Process::Here(server),
+        };
+        self.running = Some(started);
+        let begun = Instant::now();
+        while begun.elapsed() < DEADLINE && !self.has_ended() {
+            if is_listening(self.setup.port) {
+                return true;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        self.stop();
+        false
+    }
+
+    fn has_ended(&mut self) -> bool {
+        match &mut self.running {
+            Some(Process::Daemon(child)) => child.try_wait().unwrap().is_some(),
+            Some(Process::Inetd(_)) => false,
+            Some(Process::Here(server)) => server.has_ended(),
+            None => true,
+        }
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.files.path().join("log")
+    }
+
+    fn log_file(&self) -> File {
+        OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap()
+    }
+
+    fn log(&self) -> String {
+        let of = |path: &Path| fs::read(path).map(|log| String::from_utf8_lossy(&log).into_owned());
+        of(&self.log_path()).unwrap_or_default()
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.stop();
+        if thread::panicking() {
+            eprintln!("\n{} said:\n{}", self.kind.name, self.log());
+        }
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.local_addr().unwrap().port()
+}
