@@ -40,8 +40,8 @@ pub struct Kind {
 /// Where a server comes from.
 #[derive(Clone, Copy)]
 pub enum Source {
-    /// A package and the path of the program in it.
-    Debian { package: &'static str, program: &'static str },
+    /// The path of the program in its package.
+    Debian(&'static str),
     /// A module from PyPI.
     Python(&'static str),
     /// A module from npm.
@@ -222,7 +222,7 @@ pub fn libunftp() -> Kind {
 }
 
 pub fn vsftpd() -> Kind {
-    const SOURCE: Source = Source::Debian { package: "vsftpd", program: "usr/sbin/vsftpd" };
+    const SOURCE: Source = Source::Debian("usr/sbin/vsftpd");
     Kind {
         name: "vsftpd",
         source: SOURCE,
@@ -258,7 +258,7 @@ pub fn vsftpd() -> Kind {
 }
 
 pub fn proftpd() -> Kind {
-    const SOURCE: Source = Source::Debian { package: "proftpd-core", program: "usr/sbin/proftpd" };
+    const SOURCE: Source = Source::Debian("usr/sbin/proftpd");
     Kind {
         name: "proftpd",
         source: SOURCE,
@@ -310,7 +310,7 @@ pub fn proftpd() -> Kind {
 }
 
 pub fn pure_ftpd() -> Kind {
-    const SOURCE: Source = Source::Debian { package: "pure-ftpd", program: "usr/sbin/pure-ftpd" };
+    const SOURCE: Source = Source::Debian("usr/sbin/pure-ftpd");
     Kind {
         name: "pure-ftpd",
         source: SOURCE,
@@ -353,7 +353,7 @@ pub fn pure_ftpd() -> Kind {
 }
 
 pub fn inetutils_ftpd() -> Kind {
-    const SOURCE: Source = Source::Debian { package: "inetutils-ftpd", program: "usr/sbin/ftpd" };
+    const SOURCE: Source = Source::Debian("usr/sbin/ftpd");
     Kind {
         name: "inetutils-ftpd",
         source: SOURCE,
@@ -376,7 +376,7 @@ pub fn inetutils_ftpd() -> Kind {
 }
 
 pub fn ftpd_ssl() -> Kind {
-    const SOURCE: Source = Source::Debian { package: "ftpd-ssl", program: "usr/sbin/in.ftpd" };
+    const SOURCE: Source = Source::Debian("usr/sbin/in.ftpd");
     Kind {
         name: "ftpd-ssl",
         source: SOURCE,

@@ -75,7 +75,7 @@ pub fn say_once(text: &str) {
 impl Source {
     pub fn is_installed(self) -> bool {
         match self {
-            Source::Debian { .. } => self.program().is_file(),
+            Source::Debian(_) => self.program().is_file(),
             Source::Python(module) => Command::new(self.program())
                 .args([
                     "-c",
@@ -94,8 +94,8 @@ impl Source {
     /// What runs it: what `.ci/run` has installed, else the system's own.
     pub fn program(self) -> PathBuf {
         match self {
-            Source::Debian { package, program } => {
-                let installed = installed().join("debian").join(package).join(program);
+            Source::Debian(program) => {
+                let installed = installed().join("debian").join(program);
                 if installed.is_file() { installed } else { Path::new("/").join(program) }
             }
             Source::Python(_) => {
