@@ -7,6 +7,10 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+#[path = "servers/certificates.rs"]
+mod certificates;
+#[path = "servers/encrypted.rs"]
+mod encrypted;
 #[path = "servers/inetd.rs"]
 mod inetd;
 #[path = "servers/journey.rs"]
@@ -27,25 +31,23 @@ mod support;
 mod unftp;
 
 macro_rules! journeys {
-    ($($name:ident),+ $(,)?) => { $(
+    ($journey:path) => {
+        journeys! { $journey:
+            aioftp ftp_srv ftpd_ssl inetutils_ftpd libunftp proftpd pure_ftpd pyftpdlib twisted vsftpd
+        }
+    };
+    ($journey:path: $($name:ident)+) => { $(
         #[test]
         fn $name() {
-            super::journey::journey(&super::kinds::$name());
+            $journey(&crate::kinds::$name());
         }
     )+ };
 }
 
 mod everything_arrives_at {
-    journeys!(
-        aioftp,
-        ftp_srv,
-        ftpd_ssl,
-        inetutils_ftpd,
-        libunftp,
-        proftpd,
-        pure_ftpd,
-        pyftpdlib,
-        twisted,
-        vsftpd,
-    );
+    journeys!(crate::journey::journey);
+}
+
+mod everything_arrives_encrypted_at {
+    journeys!(crate::encrypted::journey);
 }

@@ -7,6 +7,11 @@ port = int(os.environ["PORT"])
 idle = int(os.environ["IDLE"])
 account = os.environ["ACCOUNT"]
 password = os.environ["PASSWORD"]
+# None: unencrypted.
+certificate = os.environ.get("CERTIFICATE")
+key = os.environ.get("KEY")
+# TLS 1.3 and nothing older.
+newer = os.environ.get("TLS") == "1.3"
 
 
 def become_nobody():

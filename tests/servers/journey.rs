@@ -9,7 +9,7 @@ use crate::kinds::{Anonymous, Idle, Kind, PASSWORD_IN_URL, Site};
 use crate::left_out;
 use crate::private::{self, SmallDisk};
 use crate::processes::wait_until;
-use crate::running::Running;
+use crate::running::{Running, Wishes};
 use crate::support::{Autoftp, Project, side_by_side};
 
 /// Names that are hard to bring through a protocol of lines, blanks and shells.
@@ -40,7 +40,7 @@ struct Trip<'a> {
 
 impl Trip<'_> {
     fn begin<'a>(kind: &'a Kind, idle: Option<Duration>, args: &[&str]) -> Trip<'a> {
-        let server = Running::start(kind, idle);
+        let server = Running::start(kind, Wishes { idle, ..Wishes::default() });
         let project = Project::new();
         let url = server.url(PASSWORD_IN_URL);
         let run = project.watch(&[&["-d", "-p", "*"], args, &[&url]].concat());
@@ -52,16 +52,14 @@ impl Trip<'_> {
         self.wait_file(path, content);
     }
 
-    /// Waits until the server has this content.
     fn wait_file(&self, path: &str, content: impl AsRef<[u8]>) {
-        wait_file(&self.server, path, content);
+        self.server.wait_file(path, content);
     }
 }
 
-fn wait_file(server: &Running, path: &str, content: impl AsRef<[u8]>) {
-    wait_until(&format!("{path} at the server"), || {
-        fs::read(server.path(path)).is_ok_and(|bytes| bytes == content.as_ref())
-    });
+/// Five megabytes.
+pub fn large() -> Vec<u8> {
+    (0..5_000_000_u32).map(|n| (n ^ (n >> 8)) as u8).collect()
 }
 
 fn everything_arrives(kind: &Kind) {
@@ -79,7 +77,7 @@ fn everything_arrives(kind: &Kind) {
         trip.wait_file(&(kind.name_there)(name), name);
     }
     trip.save("empty.txt", "");
-    let large: Vec<u8> = (0..5_000_000_u32).map(|n| (n ^ (n >> 8)) as u8).collect();
+    let large = large();
     trip.save("large.bin", &large);
     trip.save("large.bin", &large[1..]);
     trip.save("a.txt", "2");
@@ -162,7 +160,7 @@ fn idle_sessions_end(kind: &Kind) {
 }
 
 fn anonymous(kind: &Kind) {
-    let server = Running::start(kind, None);
+    let server = Running::start(kind, Wishes::default());
     let project = Project::new();
     let mut run = project.watch(&[
         "-d",
@@ -176,11 +174,11 @@ fn anonymous(kind: &Kind) {
         assert_eq!(run.interrupt_and_wait(), 1);
         return;
     }
-    wait_file(&server, "new/a.txt", "one");
+    server.wait_file("new/a.txt", "one");
     run.wait_for(">> ");
     project.write("new/a.txt", "two");
     if kind.anonymous == Anonymous::Writes {
-        wait_file(&server, "new/a.txt", "two");
+        server.wait_file("new/a.txt", "two");
         run.stop();
     } else {
         run.wait_for_error("new/a.txt: ");
@@ -189,7 +187,7 @@ fn anonymous(kind: &Kind) {
 }
 
 fn wrong_password(kind: &Kind) {
-    let server = Running::start(kind, None);
+    let server = Running::start(kind, Wishes::default());
     let project = Project::new();
     let mut run = project.run(&["-d", "-p", "*", &server.url("wrong")]);
     run.wait_for_error("login as maker refused");

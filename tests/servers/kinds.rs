@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use crate::certificates::Files;
 use crate::inetd::Sessions;
 use crate::left_out::node_modules;
 use crate::private::{self, PASSWORD_HASH};
@@ -33,6 +34,12 @@ pub struct Kind {
     pub anonymous_directory: &'static str,
     pub idle: Idle,
     pub site: Site,
+    /// How it can encrypt.
+    pub tls: &'static [Tls],
+    /// What is said of one that cannot.
+    pub lacks_tls: &'static str,
+    /// So many encrypted saves are made at once.
+    pub burst: usize,
     /// What it makes of some names.
     pub name_there: fn(&str) -> String,
 }
@@ -69,6 +76,20 @@ pub enum Idle {
     Killed,
 }
 
+/// A way to encrypt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// It begins at once; else after AUTH TLS.
+    pub implicit: bool,
+    /// It speaks TLS 1.3 and nothing older.
+    pub newer: bool,
+}
+
+const EXPLICIT: Tls = Tls { implicit: false, newer: false };
+const EXPLICIT_1_3: Tls = Tls { implicit: false, newer: true };
+const IMPLICIT: Tls = Tls { implicit: true, newer: false };
+const IMPLICIT_1_3: Tls = Tls { implicit: true, newer: true };
+
 /// What it makes of `SITE`.
 #[derive(Clone, Copy)]
 pub enum Site {
@@ -87,6 +108,8 @@ pub struct Setup {
     pub port: u16,
     /// After how long an idle session is to end.
     pub idle: Option<Duration>,
+    /// How to encrypt, and with what.
+    pub tls: Option<(Tls, Files)>,
 }
 
 pub enum Start {
@@ -121,11 +144,25 @@ impl Setup {
             .env("IDLE", self.idle_seconds().to_string())
             .env("ACCOUNT", USER)
             .env("PASSWORD", PASSWORD);
+        if let Some((tls, files)) = &self.tls {
+            command.env("CERTIFICATE", &files.certificate).env("KEY", &files.key);
+            command.env("TLS", if tls.newer { "1.3" } else { "1.2" });
+            command.env("ENTRY", if tls.implicit { "implicit" } else { "explicit" });
+        }
         if private::is_root() {
             command.env("RUN_AS", ID.to_string());
         }
         command
     }
+}
+
+/// The environment that makes OpenSSL speak only TLS 1.3, if that is wished, in servers that have no
+/// setting for it.
+fn openssl_limits(setup: &Setup) -> Option<(&'static str, PathBuf)> {
+    let limits = "openssl_conf = all\n[all]\nssl_conf = ssl\n[ssl]\nsystem_default = limits\n\
+                  [limits]\nMinProtocol = TLSv1.3\n";
+    let (tls, _) = setup.tls.as_ref()?;
+    tls.newer.then(|| ("OPENSSL_CONF", setup.write("openssl.cnf", limits)))
 }
 
 pub fn all() -> Vec<Kind> {
@@ -154,6 +191,9 @@ pub fn pyftpdlib() -> Kind {
         anonymous_directory: "",
         idle: Idle::Told,
         site: Site::Chmod,
+        tls: &[EXPLICIT, EXPLICIT_1_3],
+        lacks_tls: "it offers no TLS",
+        burst: 30,
         name_there: str::to_owned,
     }
 }
@@ -170,6 +210,9 @@ pub fn twisted() -> Kind {
         anonymous_directory: "",
         idle: Idle::Told,
         site: Site::Refused("502"),
+        tls: &[],
+        lacks_tls: "it offers no TLS",
+        burst: 30,
         // It takes each byte of a name for a letter of Latin-1.
         name_there: |name| name.bytes().map(char::from).collect(),
     }
@@ -186,6 +229,9 @@ pub fn aioftp() -> Kind {
         anonymous_directory: "",
         idle: Idle::Told,
         site: Site::Refused("502"),
+        tls: &[IMPLICIT, IMPLICIT_1_3],
+        lacks_tls: "it offers no TLS",
+        burst: 30,
         name_there: str::to_owned,
     }
 }
@@ -201,6 +247,9 @@ pub fn ftp_srv() -> Kind {
         anonymous_directory: "",
         idle: Idle::Told,
         site: Site::Chmod,
+        tls: &[EXPLICIT, EXPLICIT_1_3, IMPLICIT, IMPLICIT_1_3],
+        lacks_tls: "it offers no TLS",
+        burst: 30,
         // It strips quotes as a shell does.
         name_there: |name| name.replace('"', ""),
     }
@@ -217,6 +266,9 @@ pub fn libunftp() -> Kind {
         anonymous_directory: "",
         idle: Idle::Told,
         site: Site::Refused("50"),
+        tls: &[EXPLICIT, EXPLICIT_1_3],
+        lacks_tls: "it offers no TLS",
+        burst: 30,
         name_there: str::to_owned,
     }
 }
@@ -229,6 +281,16 @@ pub fn vsftpd() -> Kind {
         start: |setup| {
             let empty = setup.own.join("empty");
             let _ = fs::create_dir(&empty);
+            let tls = setup.tls.as_ref().map_or_else(String::new, |(tls, files)| {
+                format!(
+                    "ssl_enable=YES\nimplicit_ssl={implicit}\nssl_ciphers=HIGH\n\
+                     strict_ssl_read_eof=YES\n\
+                     rsa_cert_file={certificate}\nrsa_private_key_file={key}\n",
+                    implicit = if tls.implicit { "YES" } else { "NO" },
+                    certificate = files.certificate.display(),
+                    key = files.key.display(),
+                )
+            });
             let configuration = format!(
                 "listen=YES\nlisten_address=127.0.0.1\nlisten_port={port}\nbackground=NO\n\
                  secure_chroot_dir={empty}\n\
@@ -236,7 +298,7 @@ pub fn vsftpd() -> Kind {
                  anonymous_enable=YES\nanon_root={top}\nanon_umask=022\n\
                  anon_upload_enable=YES\nanon_mkdir_write_enable=YES\nanon_other_write_enable=YES\n\
                  write_enable=YES\nallow_writeable_chroot=YES\n\
-                 idle_session_timeout={idle}\n",
+                 idle_session_timeout={idle}\n{tls}",
                 port = setup.port,
                 empty = empty.display(),
                 top = setup.root.parent().unwrap().display(),
@@ -244,6 +306,7 @@ pub fn vsftpd() -> Kind {
             );
             let mut command = Command::new(SOURCE.program());
             command.arg(setup.write("vsftpd.conf", &configuration));
+            command.envs(openssl_limits(setup));
             Start::Daemon(command)
         },
         needs_root: true,
@@ -253,6 +316,9 @@ pub fn vsftpd() -> Kind {
         anonymous_directory: "/root",
         idle: Idle::Told,
         site: Site::Chmod,
+        tls: &[EXPLICIT, EXPLICIT_1_3, IMPLICIT, IMPLICIT_1_3],
+        lacks_tls: "it offers no TLS",
+        burst: 500,
         name_there: str::to_owned,
     }
 }
@@ -275,6 +341,18 @@ pub fn proftpd() -> Kind {
             // Where the modules are, seen from the program.
             let program = SOURCE.program();
             let modules = program.parent().and_then(Path::parent).unwrap().join("lib/proftpd");
+            let tls = setup.tls.as_ref().map_or_else(String::new, |(tls, files)| {
+                format!(
+                    "LoadModule mod_tls.c\nTLSEngine on\nTLSRequired on\nTLSProtocol {versions}\n\
+                     TLSLog {own}/tls.log\n{options}\
+                     TLSECCertificateFile {certificate}\nTLSECCertificateKeyFile {key}\n",
+                    versions = if tls.newer { "TLSv1.3" } else { "TLSv1.2 TLSv1.3" },
+                    own = setup.own.display(),
+                    options = if tls.implicit { "TLSOptions UseImplicitSSL\n" } else { "" },
+                    certificate = files.certificate.display(),
+                    key = files.key.display(),
+                )
+            });
             let configuration = format!(
                 "ServerType standalone\nDefaultAddress 127.0.0.1\nSocketBindTight on\nPort {port}\n\
                  UseIPv6 off\nUseReverseDNS off\nDefaultServer on\n\
@@ -282,7 +360,7 @@ pub fn proftpd() -> Kind {
                  DelayTable none\nSystemLog {own}/system.log\nWtmpLog off\n\
                  AuthOrder mod_auth_file.c\nAuthUserFile {accounts}\nAuthGroupFile {groups}\n\
                  RequireValidShell off\nDefaultRoot ~\nUser nobody\nGroup nogroup\n\
-                 AllowOverwrite on\nTimeoutIdle {idle}\n\
+                 AllowOverwrite on\nTimeoutIdle {idle}\n{tls}\
                  <Anonymous {root}>\n\
                  User visitor\nGroup {USER}\nUserAlias anonymous visitor\n\
                  RequireValidShell off\nAllowOverwrite on\n\
@@ -305,6 +383,9 @@ pub fn proftpd() -> Kind {
         anonymous_directory: "",
         idle: Idle::Told,
         site: Site::Chmod,
+        tls: &[EXPLICIT, EXPLICIT_1_3, IMPLICIT, IMPLICIT_1_3],
+        lacks_tls: "it offers no TLS",
+        burst: 500,
         name_there: str::to_owned,
     }
 }
@@ -338,6 +419,12 @@ pub fn pure_ftpd() -> Kind {
                 .args(["-l", &format!("puredb:{}", database.display())])
                 .arg("-g")
                 .arg(setup.own.join("pid"));
+            if let Some((_, files)) = &setup.tls {
+                let (certificate, key) = (files.certificate.display(), files.key.display());
+                // 3: neither passwords nor files go unencrypted.
+                command.args(["-Y", "3", "-2", &format!("{certificate},{key}")]);
+            }
+            command.envs(openssl_limits(setup));
             Start::Daemon(command)
         },
         needs_root: true,
@@ -348,6 +435,9 @@ pub fn pure_ftpd() -> Kind {
         // It counts whole minutes.
         idle: Idle::Killed,
         site: Site::Chmod,
+        tls: &[EXPLICIT, EXPLICIT_1_3],
+        lacks_tls: "it offers no TLS",
+        burst: 30,
         name_there: str::to_owned,
     }
 }
@@ -371,6 +461,9 @@ pub fn inetutils_ftpd() -> Kind {
         anonymous_directory: "",
         idle: Idle::Told,
         site: Site::Chmod,
+        tls: &[],
+        lacks_tls: "it offers no TLS",
+        burst: 30,
         name_there: str::to_owned,
     }
 }
@@ -394,6 +487,10 @@ pub fn ftpd_ssl() -> Kind {
         anonymous_directory: "",
         idle: Idle::Told,
         site: Site::Chmod,
+        // It agrees to AUTH TLS, but the one in Debian 12 loads no certificate, whatever it is told.
+        tls: &[],
+        lacks_tls: "TLS",
+        burst: 30,
         name_there: str::to_owned,
     }
 }

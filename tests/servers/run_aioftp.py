@@ -1,4 +1,5 @@
 import asyncio
+import ssl
 
 import aioftp
 
@@ -10,7 +11,13 @@ async def main():
         aioftp.User(base_path=common.root),
         aioftp.User(common.account, common.password, base_path=common.root),
     ]
-    server = aioftp.Server(users, idle_timeout=common.idle)
+    context = None
+    if common.certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(common.certificate, common.key)
+        if common.newer:
+            context.minimum_version = ssl.TLSVersion.TLSv1_3
+    server = aioftp.Server(users, idle_timeout=common.idle, ssl=context)
     await server.start("127.0.0.1", common.port)
     common.become_nobody()
     await server.serve_forever()

@@ -10,10 +10,13 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::certificates::{Files, Shown};
 use crate::inetd::Inetd;
-use crate::kinds::{Kind, Setup, Start, USER};
+use crate::kinds::{Kind, Setup, Start, Tls, USER};
 use crate::private;
-use crate::processes::{DEADLINE, is_connected, is_listening, kill_descendants, kill_tree};
+use crate::processes::{
+    DEADLINE, is_connected, is_listening, kill_descendants, kill_tree, wait_until,
+};
 use crate::unftp::Unftp;
 
 pub struct Running<'a> {
@@ -22,6 +25,15 @@ pub struct Running<'a> {
     running: Option<Process>,
     /// Its configuration, its log and what it serves.
     files: TempDir,
+}
+
+/// What a server is to be like, other than usual.
+#[derive(Clone, Copy, Default)]
+pub struct Wishes {
+    /// After how long an idle session is to end.
+    pub idle: Option<Duration>,
+    /// How it is to encrypt, and with which certificate. It takes nothing unencrypted then.
+    pub tls: Option<(Tls, Shown)>,
 }
 
 enum Process {
@@ -36,7 +48,7 @@ const PORTS: usize = 5;
 impl Running<'_> {
     /// Starts it on a free port, with an empty directory to serve. Accounts of the system, if it
     /// needs them, are those of this thread alone.
-    pub fn start(kind: &Kind, idle: Option<Duration>) -> Running<'_> {
+    pub fn start(kind: &Kind, wishes: Wishes) -> Running<'_> {
         let files = TempDir::with_prefix("autoftp-server-").unwrap();
         let directory = |name: &str| {
             let path = files.path().join(name);
@@ -50,7 +62,8 @@ impl Running<'_> {
         if kind.needs_accounts {
             private::accounts(&own, &root);
         }
-        let setup = Setup { root, own, port: 0, idle };
+        let secured = wishes.tls.map(|(tls, shown)| (tls, Files::make(&own, shown)));
+        let setup = Setup { root, own, port: 0, idle: wishes.idle, tls: secured };
         let mut server = Running { kind, setup, running: None, files };
         for _ in 0..PORTS {
             // Whoever takes it between this and the server's start has it: then another one.
@@ -60,6 +73,25 @@ impl Running<'_> {
             }
         }
         panic!("{} does not start: {}", kind.name, server.log());
+    }
+
+    pub fn port(&self) -> u16 {
+        self.setup.port
+    }
+
+    /// Whom to trust, as a file.
+    pub fn issuer(&self) -> String {
+        self.certificates().issuer.display().to_string()
+    }
+
+    /// The certificate that it shows, as a file.
+    pub fn certificate(&self) -> String {
+        self.certificates().certificate.display().to_string()
+    }
+
+    fn certificates(&self) -> &Files {
+        let (_, files) = self.setup.tls.as_ref().unwrap();
+        files
     }
 
     /// Where it is, with no account named: `127.0.0.1:PORT`.
@@ -75,6 +107,13 @@ impl Running<'_> {
     /// A path in what it serves.
     pub fn path(&self, path: &str) -> PathBuf {
         self.setup.root.join(path)
+    }
+
+    /// Waits until it has this content.
+    pub fn wait_file(&self, path: &str, content: impl AsRef<[u8]>) {
+        wait_until(&format!("{path} at the server"), || {
+            fs::read(self.path(path)).is_ok_and(|bytes| bytes == content.as_ref())
+        });
     }
 
     /// Makes a directory in what it serves.

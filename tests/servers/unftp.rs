@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use libunftp::ServerBuilder;
+use libunftp::options::{FtpsRequired, TlsFlags};
 use rustix::process::{Gid, Uid};
 use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
 use tokio::sync::oneshot;
@@ -29,6 +30,17 @@ impl Unftp {
         );
         if let Some(idle) = setup.idle {
             builder = builder.idle_session_timeout(idle.as_secs());
+        }
+        if let Some((tls, files)) = &setup.tls {
+            let versions = if tls.newer {
+                TlsFlags::V1_3 | TlsFlags::RESUMPTION_TICKETS
+            } else {
+                TlsFlags::LATEST_VERSIONS | TlsFlags::RESUMPTION_SESS_ID
+            };
+            builder = builder
+                .ftps(&files.certificate, &files.key)
+                .ftps_required(FtpsRequired::All, FtpsRequired::All)
+                .ftps_tls_flags(versions);
         }
         let server = builder.build().unwrap();
         let (stop, stopped) = oneshot::channel();
