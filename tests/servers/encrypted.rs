@@ -48,11 +48,13 @@ fn everything_arrives(kind: &Kind, tls: Tls) {
     save(&server, "large.bin", &crate::journey::large());
     save(&server, "a.txt", b"2");
 
-    // One data connection after the other, each of which has to resume the session.
-    for number in 0..kind.burst {
+    // One data connection after the other, each of which has to resume the session. With TLS 1.3,
+    // proftpd lets it be resumed twice: a login for every other file takes its time.
+    let burst = if tls.newer { kind.burst.min(100) } else { kind.burst };
+    for number in 0..burst {
         project.write(format!("burst/{number}.txt"), number.to_string());
     }
-    for number in 0..kind.burst {
+    for number in 0..burst {
         server.wait_file(&format!("burst/{number}.txt"), number.to_string());
     }
     if !tls.newer {
