@@ -24,8 +24,16 @@ const NAMES: [&str; 6] = [
 
 pub fn journey(kind: &Kind) {
     if left_out::is_here(kind) {
-        let parts: [fn(&Kind); 5] =
-            [everything_arrives, full_disk, idle_sessions_end, anonymous, wrong_password];
+        let parts: [fn(&Kind); 8] = [
+            everything_arrives,
+            full_disk,
+            idle_sessions_end,
+            anonymous,
+            wrong_password,
+            renamed_and_removed,
+            active,
+            check,
+        ];
         // Each has accounts of its own.
         side_by_side(parts, |part| private::run(|| part(kind)));
     }
@@ -192,4 +200,42 @@ fn wrong_password(kind: &Kind) {
     let mut run = project.run(&["-d", "-p", "*", &server.url("wrong")]);
     run.wait_for_error("login as maker refused");
     assert_eq!(run.wait_exit(), 1);
+}
+
+/// What other options need of a server.
+fn renamed_and_removed(kind: &Kind) {
+    let mut trip = Trip::begin(kind, None, &["--atomic", "--mirror"]);
+    trip.save("keep.txt", "keep");
+    trip.save("old/a.txt", "one");
+    trip.save("old/a.txt", "two");
+    trip.project.write("new/kept.txt", "kept");
+    trip.wait_file("new/kept.txt", "kept");
+    trip.project.rename("old/a.txt", "new/b.txt");
+    trip.wait_file("new/b.txt", "two");
+    wait_until("the old name is gone", || !trip.server.path("old/a.txt").exists());
+    trip.project.remove("new/b.txt");
+    wait_until("what was removed is gone", || !trip.server.path("new/b.txt").exists());
+    trip.run.stop();
+    assert_eq!(trip.server.list("new"), ["kept.txt"]);
+}
+
+/// The server makes the data connections.
+fn active(kind: &Kind) {
+    let mut trip = Trip::begin(kind, None, &["--active"]);
+    if kind.active {
+        trip.save("new/a.txt", "a");
+        trip.save("large.bin", large());
+        return trip.run.stop();
+    }
+    trip.project.write("a.txt", "a");
+    trip.run.wait_for_error("leave out --active");
+    assert_eq!(trip.run.interrupt_and_wait(), 1);
+}
+
+/// `--check` finds nothing that would keep uploads from working, and leaves nothing behind.
+fn check(kind: &Kind) {
+    let (server, project) = (Running::start(kind, Wishes::default()), Project::new());
+    let mut run = project.run(&["--check", &server.url(PASSWORD_IN_URL)]);
+    assert_eq!(run.wait_exit(), 0);
+    assert_eq!(server.list(""), [""; 0]);
 }

@@ -59,23 +59,28 @@ fn descendants(id: u32) -> Vec<u32> {
     found
 }
 
-/// Whether somebody listens on this loopback port.
-pub fn is_listening(port: u16) -> bool {
-    has_socket(port, "0A")
+/// Whether this process listens on this loopback port: another one's data port may be the same.
+pub fn is_listening(process: u32, port: u16) -> bool {
+    let listening: Vec<_> =
+        sockets(port, "0A").iter().map(|inode| format!("socket:[{inode}]")).collect();
+    let files = fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();
+    files
+        .filter_map(|file| fs::read_link(file.path()).ok())
+        .any(|target| listening.iter().any(|socket| target.as_os_str() == socket.as_str()))
 }
 
 /// Whether a server has a session on this port.
 pub fn is_connected(port: u16) -> bool {
-    has_socket(port, "01")
+    !sockets(port, "01").is_empty()
 }
 
-fn has_socket(port: u16, state: &str) -> bool {
+/// The sockets on this side of a port that are in this state.
+fn sockets(port: u16, state: &str) -> Vec<String> {
     let port = format!(":{port:04X}");
-    ["/proc/net/tcp", "/proc/net/tcp6"].into_iter().any(|list| {
-        fs::read_to_string(list).unwrap_or_default().lines().any(|line| {
-            let mut fields = line.split_whitespace().skip(1);
-            fields.next().is_some_and(|local| local.ends_with(&port))
-                && fields.nth(1) == Some(state)
-        })
-    })
+    let list = fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+    list.lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .filter(|fields| fields.len() > 9 && fields[1].ends_with(&port) && fields[3] == state)
+        .map(|fields| fields[9].to_owned())
+        .collect()
 }

@@ -109,6 +109,12 @@ impl Running<'_> {
         self.setup.root.join(path)
     }
 
+    /// The names in one of its directories.
+    pub fn list(&self, path: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.path(path)).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
     /// Waits until it has this content.
     pub fn wait_file(&self, path: &str, content: impl AsRef<[u8]>) {
         wait_until(&format!("{path} at the server"), || {
@@ -176,13 +182,20 @@ impl Running<'_> {
         self.running = Some(started);
         let begun = Instant::now();
         while begun.elapsed() < DEADLINE && !self.has_ended() {
-            if is_listening(self.setup.port) {
+            if is_listening(self.process(), self.setup.port) {
                 return true;
             }
             thread::sleep(Duration::from_millis(5));
         }
         self.stop();
         false
+    }
+
+    fn process(&self) -> u32 {
+        match &self.running {
+            Some(Process::Daemon(child)) => child.id(),
+            _ => std::process::id(),
+        }
     }
 
     fn has_ended(&mut self) -> bool {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use libunftp::ServerBuilder;
-use libunftp::options::{FtpsRequired, TlsFlags};
+use libunftp::options::{ActivePassiveMode, FtpsRequired, TlsFlags};
 use rustix::process::{Gid, Uid};
 use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
 use tokio::sync::oneshot;
@@ -27,7 +27,8 @@ impl Unftp {
         let mut builder = ServerBuilder::with_authenticator(
             Box::new(move || Filesystem::new(root.clone()).unwrap()),
             Arc::new(Accounts),
-        );
+        )
+        .active_passive_mode(ActivePassiveMode::ActiveAndPassive);
         if let Some(idle) = setup.idle {
             builder = builder.idle_session_timeout(idle.as_secs());
         }
@@ -55,7 +56,7 @@ impl Unftp {
                 tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 tokio::select! {
-                    ended = server.listen(address.to_string()) => ended.unwrap(),
+                    ended = server.listen(address.to_string()) => drop(ended),
                     _ = stopped => {}
                 }
             });
