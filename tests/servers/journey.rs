@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::kinds::{Anonymous, Idle, Kind, PASSWORD_IN_URL, Site};
@@ -24,7 +25,7 @@ const NAMES: [&str; 6] = [
 
 pub fn journey(kind: &Kind) {
     if left_out::is_here(kind) {
-        let parts: [fn(&Kind); 8] = [
+        let parts: [fn(&Kind); 9] = [
             everything_arrives,
             full_disk,
             idle_sessions_end,
@@ -33,6 +34,7 @@ pub fn journey(kind: &Kind) {
             renamed_and_removed,
             active,
             check,
+            latin1,
         ];
         // Each has accounts of its own.
         side_by_side(parts, |part| private::run(|| part(kind)));
@@ -221,6 +223,9 @@ fn renamed_and_removed(kind: &Kind) {
 
 /// The server makes the data connections.
 fn active(kind: &Kind) {
+    // Many make them from port 20, and one that finds it taken sleeps for seconds.
+    static PORT_20: Mutex<()> = Mutex::new(());
+    let _turn = PORT_20.lock().unwrap_or_else(PoisonError::into_inner);
     let mut trip = Trip::begin(kind, None, &["--active"]);
     if kind.active {
         trip.save("new/a.txt", "a");
@@ -238,4 +243,14 @@ fn check(kind: &Kind) {
     let mut run = project.run(&["--check", &server.url(PASSWORD_IN_URL)]);
     assert_eq!(run.wait_exit(), 0);
     assert_eq!(server.list(""), [""; 0]);
+}
+
+/// A server that takes names for Latin-1 has them right when they are sent so.
+fn latin1(kind: &Kind) {
+    const NAME: &str = "über.txt";
+    if (kind.name_there)(NAME) != NAME {
+        let mut trip = Trip::begin(kind, None, &["--encoding", "latin1"]);
+        trip.save(NAME, "ü");
+        trip.run.stop();
+    }
 }
