@@ -3,7 +3,6 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::kinds::{Anonymous, Idle, Kind, PASSWORD_IN_URL, Site};
@@ -223,9 +222,6 @@ fn renamed_and_removed(kind: &Kind) {
 
 /// The server makes the data connections.
 fn active(kind: &Kind) {
-    // Many make them from port 20, and one that finds it taken sleeps for seconds.
-    static PORT_20: Mutex<()> = Mutex::new(());
-    let _turn = PORT_20.lock().unwrap_or_else(PoisonError::into_inner);
     let mut trip = Trip::begin(kind, None, &["--active"]);
     if kind.active {
         trip.save("new/a.txt", "a");

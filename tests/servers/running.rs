@@ -230,7 +230,16 @@ impl Drop for Running<'_> {
     }
 }
 
+/// A port that is free, and the one before it too: the BSD servers and proftpd make data connections
+/// from that one (RFC 959, 3.2), and sleep for seconds while it is taken. Where the system gives ports
+/// away it would be, by any connection to somewhere: so it is one from below.
 fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap().port()
+    let bind = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
+    loop {
+        let given = bind(0).unwrap().local_addr().unwrap().port();
+        let port = 16_000 + given % 16_000;
+        if bind(port - 1).is_ok() && bind(port).is_ok() {
+            return port;
+        }
+    }
 }
