@@ -54,7 +54,7 @@ pub struct Habits {
     newer: bool,
     /// The next session is tried in the other version.
     tries_other: bool,
-    /// Whether it wants TLS from the start; `None` as long as that is not known.
+    /// Whether it wants TLS from the start, as far as was seen last.
     implicit: Option<bool>,
     /// It is not ready for the handshake when it says so (ftp-srv).
     is_slow: bool,
@@ -78,7 +78,7 @@ impl Habits {
             // That is how some refuse a version, and how connections break.
             Fault::Broken(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 self.tries_other = !self.tries_other;
-                false
+                self.tries_other
             }
             Fault::Broken(_) | Fault::Untrusted(_) | Fault::Foreign(_) => false,
         }
@@ -123,6 +123,8 @@ pub fn dial(
         Some(implicit) => implicit,
         None => !has_greeted(&socket, timeout.min(GREETS_WITHIN)),
     };
+    // Another version is tried without waiting for a greeting again.
+    habits.implicit = Some(implicit);
     let newer = habits.newer != habits.tries_other;
     let secure = trust.secure(&host.name, newer).map_err(|fault| unusable(&fault))?;
     let pause = if habits.is_slow { READY_AFTER } else { Duration::ZERO };
@@ -136,7 +138,6 @@ pub fn dial(
     };
     match dialled {
         Ok(dialled) => {
-            habits.implicit = Some(implicit);
             habits.tries_other = false;
             Ok(dialled)
         }

@@ -421,6 +421,12 @@ impl Session {
                 self.offer_utf8()?;
             }
         }
+        if path.split('/').any(|part| part.ends_with(' ')) {
+            // aioftp and others drop it: another file would be overwritten.
+            return Err(TransferError::Permanent(
+                "its path has a name that ends in a blank, which servers drop: rename it".to_owned(),
+            ));
+        }
         let name = prefixed(path);
         // What is longer, the board reads as two commands, the first of which names another file.
         match self.board.map(Board::longest_command) {
