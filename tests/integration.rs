@@ -7,6 +7,9 @@ mod support;
 
 #[path = "integration/atomic.rs"]
 mod atomic;
+#[cfg(unix)]
+#[path = "integration/boards.rs"]
+mod boards;
 #[path = "integration/check.rs"]
 mod check;
 #[path = "integration/cli.rs"]

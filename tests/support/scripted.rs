@@ -8,9 +8,9 @@ use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use socket2::SockRef;
-
+use super::log::{Log, text};
 use super::server::bind_again;
+use super::socket::{is_ahead, reset};
 use super::watched::Watched;
 
 /// What the server does in place of, or on top of, the right thing.
@@ -78,14 +78,10 @@ struct Rule {
 
 #[derive(Default)]
 struct Record {
-    sessions: usize,
+    /// Its offences are what no client may do to a board: two commands in flight, or one in
+    /// pieces, or an RNTO that does not follow a good RNFR.
+    log: Log,
     open_sessions: usize,
-    commands: Vec<String>,
-    /// Every completed upload, in order.
-    stored: Vec<(String, Vec<u8>)>,
-    /// What no client may do to a board: two commands in flight, or one in pieces, or an RNTO that
-    /// does not follow a good RNFR.
-    offences: Vec<String>,
     directories: BTreeSet<String>,
     /// What it holds now.
     files: BTreeMap<String, Vec<u8>>,
@@ -95,6 +91,12 @@ struct Record {
     released: bool,
     stopped: bool,
     connections: Vec<Weak<TcpStream>>,
+}
+
+impl AsRef<Log> for Record {
+    fn as_ref(&self) -> &Log {
+        &self.log
+    }
 }
 
 impl Record {
@@ -219,43 +221,28 @@ impl Scripted {
     }
 
     pub fn sessions(&self) -> usize {
-        self.record.read(|record| record.sessions)
+        self.record.sessions()
     }
 
-    /// Every command line that starts like this, in order.
+    /// See [`Watched::commands`], and so on.
     pub fn commands(&self, starts: &str) -> Vec<String> {
-        let fits = |line: &&String| line.starts_with(starts);
-        self.record.read(|record| record.commands.iter().filter(fits).cloned().collect())
+        self.record.commands(starts)
     }
 
-    /// Every completed upload, in order.
     pub fn stored(&self) -> Vec<(String, String)> {
-        let stored = |(path, bytes): &(String, Vec<u8>)| (path.clone(), text(bytes));
-        self.record.read(|record| record.stored.iter().map(stored).collect())
+        self.record.stored()
     }
 
-    /// Whether anything comes to be stored under this path.
     pub fn wait_any_stored(&self, path: &str) -> bool {
-        let is_stored = |record: &Record| record.stored.iter().any(|(name, _)| name == path);
-        self.record.wait(|record| is_stored(record).then_some(())).is_some()
+        self.record.wait_any_stored(path)
     }
 
-    /// Waits until this content has been stored under this path.
     pub fn wait_stored(&self, path: &str, content: impl AsRef<[u8]>) {
-        let content = content.as_ref();
-        let arrived = self.record.wait(|record| {
-            record.stored.iter().any(|(name, bytes)| name == path && bytes == content).then_some(())
-        });
-        assert!(arrived.is_some(), "{path} was not stored");
+        self.record.wait_stored(path, content);
     }
 
-    /// Waits until a command line that starts like this has come so often.
     pub fn wait_commands(&self, times: usize, starts: &str) {
-        let count = |record: &Record| {
-            record.commands.iter().filter(|line| line.starts_with(starts)).count()
-        };
-        let came = self.record.wait(|record| (count(record) >= times).then_some(()));
-        assert!(came.is_some(), "{starts} did not come {times} times");
+        self.record.wait_commands(times, starts);
     }
 
     /// Cuts every connection and refuses new ones.
@@ -301,16 +288,7 @@ impl Scripted {
 impl Drop for Scripted {
     fn drop(&mut self) {
         self.stop();
-        let (offences, commands) =
-            self.record.read(|record| (record.offences.clone(), record.commands.clone()));
-        if thread::panicking() {
-            eprintln!(
-                "\nthe server at {} heard {commands:#?}\nand minded {offences:?}",
-                self.address
-            );
-        } else {
-            assert!(offences.is_empty(), "the server minded {offences:?}");
-        }
+        self.record.judge(self.address);
     }
 }
 
@@ -319,11 +297,6 @@ fn track(record: &Watched<Record>, connection: TcpStream) -> Arc<TcpStream> {
     let connection = Arc::new(connection);
     record.update(|record| record.connections.push(Arc::downgrade(&connection)));
     connection
-}
-
-/// The peer gets a reset in place of a goodbye.
-fn reset(connection: &TcpStream) {
-    let _ = SockRef::from(connection).set_linger(Some(Duration::ZERO));
 }
 
 struct Session {
@@ -344,7 +317,7 @@ struct Over;
 impl Session {
     fn new(control: Arc<TcpStream>, dialect: Dialect, record: Arc<Watched<Record>>) -> Session {
         record.update(|record| {
-            record.sessions += 1;
+            record.log.sessions += 1;
             record.open_sessions += 1;
         });
         let (directory, user) = (String::new(), String::new());
@@ -366,7 +339,7 @@ impl Session {
         let mut going = self.obey("greeting", greeting);
         while going.is_ok() && !full {
             let Some(line) = self.hear() else { return };
-            self.record.update(|record| record.commands.push(line.clone()));
+            self.record.update(|record| record.log.commands.push(line.clone()));
             going = self.obey(&line, "");
         }
     }
@@ -379,8 +352,9 @@ impl Session {
         match text.strip_suffix("\r\n") {
             Some(line) if !line.contains(['\r', '\n']) => Some(line.to_owned()),
             _ => {
-                self.record
-                    .update(|record| record.offences.push(format!("not one command: {text:?}")));
+                self.record.update(|record| {
+                    record.log.offences.push(format!("not one command: {text:?}"))
+                });
                 None
             }
         }
@@ -406,7 +380,7 @@ impl Session {
         // FTPdLite ends the session over an RNTO that it does not expect.
         if (verb == "RNTO") != self.renaming.is_some() {
             self.record.update(|record| {
-                record.offences.push(format!("{line:?} after RNFR {:?}", self.renaming));
+                record.log.offences.push(format!("{line:?} after RNFR {:?}", self.renaming));
             });
         }
         let renaming = self.renaming.take();
@@ -445,14 +419,9 @@ impl Session {
     }
 
     fn say(&self, reply: &str) -> Result<(), Over> {
-        // A client that does not wait for its answer would be one command ahead of a board for ever
-        // after.
-        self.control.set_nonblocking(true).unwrap();
-        let ahead = self.control.peek(&mut [0]).is_ok_and(|count| count > 0);
-        self.control.set_nonblocking(false).unwrap();
-        if ahead {
+        if is_ahead(&self.control) {
             self.record.update(|record| {
-                record.offences.push(format!("a command came before {reply:?}"));
+                record.log.offences.push(format!("a command came before {reply:?}"));
             });
         }
         (&*self.control).write_all(format!("{reply}\r\n").as_bytes()).map_err(|_| Over)?;
@@ -586,7 +555,7 @@ impl Session {
         }
         self.record.update(|record| {
             record.change(&path, Some(bytes.clone()));
-            record.stored.push((path, bytes));
+            record.log.stored.push((path, bytes));
         });
         Ok("226 Stored".to_owned())
     }
@@ -618,10 +587,6 @@ impl Session {
     fn has_file(&self, path: &str) -> bool {
         self.record.read(|record| record.files.contains_key(path))
     }
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }
 
 fn parent(path: &str) -> &str {
