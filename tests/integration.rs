@@ -20,6 +20,9 @@ mod credentials;
 mod deciding;
 #[path = "integration/delivering.rs"]
 mod delivering;
+#[cfg(unix)]
+#[path = "integration/hostile.rs"]
+mod hostile;
 #[path = "integration/hosts.rs"]
 mod hosts;
 #[cfg(unix)]

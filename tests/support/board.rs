@@ -57,8 +57,8 @@ struct Record {
     flash: Duration,
     /// How much of the uploads has been written, in bytes.
     written: usize,
-    /// uftpd: so many commands more are answered `400 Device busy.`
-    busy: usize,
+    /// uftpd: so many commands more that begin like this are answered `400 Device busy.`
+    busy: (usize, String),
     /// uftpd: what the board's Python raises an exception over.
     raises: Vec<String>,
     /// FTPdLite: the addresses that it believes to have a session.
@@ -179,9 +179,9 @@ impl Board {
         self.shared.record.update(|record| record.flash = each);
     }
 
-    /// uftpd: the next commands are answered `400 Device busy.`
-    pub fn is_busy(&self, commands: usize) {
-        self.shared.record.update(|record| record.busy = commands);
+    /// uftpd: the next commands that begin like this are answered `400 Device busy.`
+    pub fn is_busy(&self, times: usize, starts: &str) {
+        self.shared.record.update(|record| record.busy = (times, starts.to_owned()));
     }
 
     /// uftpd: a remote command that contains this raises an exception.
@@ -282,7 +282,7 @@ impl Shared {
         self.record.update(|record| {
             record.outages += 1;
             record.leaves = leaves;
-            record.busy = 0;
+            record.busy.0 = 0;
             record.places.clear();
             record.leaked.clear();
             record.kept_listeners.clear();

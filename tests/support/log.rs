@@ -25,6 +25,11 @@ impl<T: AsRef<Log>> Watched<T> {
         self.read(|record| record.as_ref().sessions)
     }
 
+    pub fn wait_sessions(&self, times: usize) {
+        let came = self.wait(|record| (record.as_ref().sessions >= times).then_some(()));
+        assert!(came.is_some(), "{times} sessions did not come");
+    }
+
     /// Every command line that starts like this, in order.
     pub fn commands(&self, starts: &str) -> Vec<String> {
         let fits = |line: &&String| line.starts_with(starts);

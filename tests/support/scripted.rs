@@ -32,6 +32,14 @@ pub enum Act {
     CutData,
     /// Answers nothing more, and leaves the connection open.
     Silence,
+    /// Sends exactly this and does nothing.
+    Bytes(&'static [u8]),
+    /// Sends this again and again, a gigabyte of it, and is silent then.
+    Flood(&'static str),
+    /// Sends this again and again, one byte every 50 ms.
+    Drip(&'static str),
+    /// Does as asked, answers, and says this unasked at the same moment.
+    Babble(&'static str),
     /// Does as asked, but keeps the last reply back until [`Scripted::release`].
     Hold,
     /// STOR: keeps only half of the data, and answers 226 all the same.
@@ -69,7 +77,7 @@ impl Default for Dialect {
 }
 
 /// `starts` is compared with the beginning of the command line; a new connection is the command
-/// `greeting`.
+/// `greeting`, and the two answers to STOR are `150` and `226`.
 struct Rule {
     starts: String,
     times: usize,
@@ -222,6 +230,10 @@ impl Scripted {
 
     pub fn sessions(&self) -> usize {
         self.record.sessions()
+    }
+
+    pub fn wait_sessions(&self, times: usize) {
+        self.record.wait_sessions(times);
     }
 
     /// See [`Watched::commands`], and so on.
@@ -384,19 +396,8 @@ impl Session {
             });
         }
         let renaming = self.renaming.take();
-        match act {
-            Some(Act::Reply(reply)) => return self.say(reply),
-            Some(Act::Close) => return Err(Over),
-            Some(Act::Reset) => {
-                reset(&self.control);
-                return Err(Over);
-            }
-            Some(Act::Silence) => {
-                let mut ignored = [0; 8192];
-                while (&*self.control).read(&mut ignored).is_ok_and(|count| count > 0) {}
-                return Err(Over);
-            }
-            _ => {}
+        if let Some(result) = act.and_then(|act| self.instead(act)) {
+            return result;
         }
         let reply = if verb == "STOR" {
             self.store(argument, act)?
@@ -412,10 +413,58 @@ impl Session {
         }
         let reply = match act {
             Some(Act::Say(reply)) => self.with_port(reply),
+            Some(Act::Babble(more)) => format!("{reply}\r\n{more}"),
             _ => reply,
         };
-        self.say(&reply)?;
+        let point = if reply.starts_with("226 Stored") { "226" } else { "answered" };
+        self.say_at(point, &reply)?;
         if verb == "QUIT" { Err(Over) } else { Ok(()) }
+    }
+
+    /// What is done without a look at the command; `None` when the command has to be looked at.
+    fn instead(&self, act: Act) -> Option<Result<(), Over>> {
+        match act {
+            Act::Reply(reply) => return Some(self.say(reply)),
+            Act::Bytes(bytes) => {
+                return Some((&*self.control).write_all(bytes).map_err(|_| Over));
+            }
+            Act::Close => {}
+            Act::Reset => reset(&self.control),
+            Act::Silence => self.be_silent(),
+            Act::Flood(piece) => {
+                let pieces = piece.repeat(64 * 1024 / piece.len());
+                let mut left = 1 << 30;
+                while left > 0 && (&*self.control).write_all(pieces.as_bytes()).is_ok() {
+                    left -= pieces.len().min(left);
+                }
+                self.be_silent();
+            }
+            Act::Drip(drops) => {
+                let mut drops = drops.bytes().cycle();
+                while let Some(drop) = drops.next()
+                    && (&*self.control).write_all(&[drop]).is_ok()
+                {
+                    thread::sleep(Duration::from_millis(50));
+                }
+            }
+            _ => return None,
+        }
+        Some(Err(Over))
+    }
+
+    fn be_silent(&self) {
+        let mut ignored = [0; 8192];
+        while (&*self.control).read(&mut ignored).is_ok_and(|count| count > 0) {}
+    }
+
+    /// Says one of the two answers to STOR, or what the rules say instead.
+    fn say_at(&self, point: &str, reply: &str) -> Result<(), Over> {
+        match self.rule(point) {
+            Some(Act::Babble(more)) => self.say(&format!("{reply}\r\n{more}")),
+            Some(Act::Say(reply)) => self.say(reply),
+            Some(act) => self.instead(act).unwrap_or(Ok(())),
+            None => self.say(reply),
+        }
     }
 
     fn say(&self, reply: &str) -> Result<(), Over> {
@@ -517,7 +566,7 @@ impl Session {
         if can_open {
             self.record.update(|record| record.change(&path, Some(Vec::new())));
         }
-        self.say("150 Go on")?;
+        self.say_at("150", "150 Go on")?;
         let Ok((data, _)) = listener.accept() else {
             return Err(Over);
         };

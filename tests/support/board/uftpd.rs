@@ -157,8 +157,8 @@ impl Uftpd {
         }
         let is_busy = shared.record.update(|record| {
             record.log.commands.push(line.to_owned());
-            let is_busy = record.busy > 0;
-            record.busy = record.busy.saturating_sub(1);
+            let is_busy = record.busy.0 > 0 && line.starts_with(&record.busy.1);
+            record.busy.0 -= usize::from(is_busy);
             is_busy
         });
         if is_busy {
