@@ -7,7 +7,6 @@ mod support;
 
 #[path = "integration/atomic.rs"]
 mod atomic;
-#[cfg(unix)]
 #[path = "integration/boards.rs"]
 mod boards;
 #[path = "integration/check.rs"]
@@ -20,7 +19,6 @@ mod credentials;
 mod deciding;
 #[path = "integration/delivering.rs"]
 mod delivering;
-#[cfg(unix)]
 #[path = "integration/hostile.rs"]
 mod hostile;
 #[path = "integration/hosts.rs"]

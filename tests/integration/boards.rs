@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use crate::support::{Autoftp, Board, Leaves, Project, side_by_side};
 
+type Make = fn() -> Board;
+
 /// How to make each board, and who may write there.
-const BOARDS: [(fn() -> Board, &str); 4] = [
+const BOARDS: [(Make, &str); 4] = [
     (Board::uftpd, "anonymous"),
     (Board::uftpd_on_esp32, "anonymous"),
     (Board::ftpdlite, "ftpadmin"),
@@ -293,7 +295,7 @@ fn a_remote_command_that_finds_the_board_busy_is_said_not_to_have_run() {
 #[test]
 fn a_board_that_serves_somebody_else_is_waited_for() {
     for (make, said) in
-        [(Board::uftpd as fn() -> Board, "no answer"), (Board::uftpd_on_esp32, "400 Device busy")]
+        [(Board::uftpd as Make, "no answer"), (Board::uftpd_on_esp32, "400 Device busy")]
     {
         let (project, board) = (Project::new(), make());
         let mut run = watch(&project, &board, "me", &["--timeout", "1"]);
@@ -522,7 +524,7 @@ fn ftpdlite_that_holds_a_dead_session_is_to_be_reset_and_then_served() {
 /// nobody can tell.
 #[test]
 fn two_of_us_share_uftpd() {
-    side_by_side([Board::uftpd as fn() -> Board, Board::uftpd_on_esp32], |make| {
+    side_by_side([Board::uftpd as Make, Board::uftpd_on_esp32], |make| {
         let (one, two, board) = (Project::new(), Project::new(), make());
         let mut runs = [&one, &two].map(|project| watch(project, &board, "me", &[]));
         let names = |name: &str| (0..5).map(|number| format!("{name}{number}.py")).collect();
@@ -548,7 +550,7 @@ fn two_of_us_share_uftpd() {
 #[ignore = "not yet: it is sent"]
 fn a_path_that_does_not_fit_into_the_boards_buffer_is_refused_here() {
     for (make, login, length) in
-        [(Board::ftpdlite as fn() -> Board, "ftpadmin", 512), (Board::uftpd, "me", 1460)]
+        [(Board::ftpdlite as Make, "ftpadmin", 512), (Board::uftpd, "me", 1460)]
     {
         let (project, board) = (Project::new(), make());
         let mut run = watch(&project, &board, login, &[]);

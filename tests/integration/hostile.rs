@@ -12,6 +12,7 @@ const POINTS: [&str; 13] = [
     "QUIT",
 ];
 
+#[cfg(unix)]
 const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The timeout, the wait for a server's last words, two pauses before the next session, and what a
@@ -172,6 +173,7 @@ fn babble(points: &[&'static str]) {
 
 /// It need not wait for a server that goes on and on.
 #[test]
+#[cfg(unix)]
 fn ctrl_c_ends_it_whatever_is_going_on() {
     for act in [Act::Drip("220-\r\n"), Act::Flood("220-and so on\r\n"), Act::Silence] {
         side_by_side(POINTS, |point| {
@@ -384,7 +386,7 @@ fn no_refused_login_drives_the_terminal() {
         ("PASS", evil!("530 ")),
         ("PASS", evil!("332 ")),
         ("PASS", evil!("421 ")),
-        ("TYPE", evil!("504 ")),
+        ("TYPE", evil!("550 ")),
         ("CWD", evil!("550 ")),
     ] {
         let (project, server) = (Project::new(), Scripted::start());

@@ -365,7 +365,7 @@ impl Session {
             Some(line) if !line.contains(['\r', '\n']) => Some(line.to_owned()),
             _ => {
                 self.record.update(|record| {
-                    record.log.offences.push(format!("not one command: {text:?}"))
+                    record.log.offences.push(format!("not one command: {text:?}"));
                 });
                 None
             }
