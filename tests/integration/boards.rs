@@ -53,14 +53,19 @@ impl Client {
         String::from_utf8_lossy(&buffer[..count]).into_owned()
     }
 
-    /// Begins an upload that goes on as long as what this returns lives.
-    fn begin_upload(&self, board: &Board) -> TcpStream {
+    /// Asks for a port and connects to it.
+    fn connect_data(&self, board: &Board) -> TcpStream {
         let reply = self.ask("PASV");
         let numbers = reply.split(['(', ')']).nth(1).unwrap();
         let mut numbers = numbers.split(',').skip(4).map(|number| number.parse().unwrap());
         let port = u16::from_be_bytes([numbers.next().unwrap(), numbers.next().unwrap()]);
         let host = board.host().parse::<std::net::SocketAddr>().unwrap();
-        let data = TcpStream::connect((host.ip(), port)).unwrap();
+        TcpStream::connect((host.ip(), port)).unwrap()
+    }
+
+    /// Begins an upload that goes on as long as what this returns lives.
+    fn begin_upload(&self, board: &Board) -> TcpStream {
+        let data = self.connect_data(board);
         assert!(self.ask("STOR others.bin").starts_with("150"));
         data
     }
@@ -520,27 +525,45 @@ fn ftpdlite_that_holds_a_dead_session_is_to_be_reset_and_then_served() {
     run.stop();
 }
 
-/// They take each other's data connections from its one port. Where both files are of one size,
-/// nobody can tell.
+/// They take each other's data connections from its one port; only sizes tell.
 #[test]
 fn two_of_us_share_uftpd() {
     side_by_side([Board::uftpd as Make, Board::uftpd_on_esp32], |make| {
         let (one, two, board) = (Project::new(), Project::new(), make());
         let mut runs = [&one, &two].map(|project| watch(project, &board, "me", &[]));
-        let names = |name: &str| (0..5).map(|number| format!("{name}{number}.py")).collect();
-        let (ones, twos): (Vec<String>, Vec<String>) = (names("one"), names("the-other"));
-        for (path, other) in ones.iter().zip(&twos) {
-            one.write(path, path);
-            two.write(other, other);
+        let files: Vec<(String, String)> =
+            (1..=10).map(|size| (format!("{size}.py"), "x".repeat(size))).collect();
+        for (number, (path, content)) in files.iter().enumerate() {
+            [&one, &two][number % 2].write(path, content);
         }
-        for path in ones.iter().chain(&twos) {
-            board.wait_file(path, path);
+        for (path, content) in &files {
+            board.wait_file(path, content);
         }
         for run in &mut runs {
             run.stop();
         }
-        for path in ones.iter().chain(&twos) {
-            assert_eq!(board.file(path).as_deref(), Some(path.as_bytes()), "{path}");
+        for (path, content) in &files {
+            assert_eq!(board.file(path).as_deref(), Some(content.as_bytes()), "{path}");
+        }
+    });
+}
+
+/// Whoever connects to its one data port and goes away leaves a connection in the queue, which the
+/// next STOR takes; from then on each takes the one before its own. A save that keeps a file's size
+/// is then confirmed, and the board has the one before.
+#[test]
+#[ignore = "not yet: the size is all that is compared"]
+fn a_data_connection_that_was_left_behind_puts_no_old_bytes_into_a_file() {
+    side_by_side([Board::uftpd as Make, Board::uftpd_on_esp32], |make| {
+        let (project, board) = (Project::new(), make());
+        let other = Client::of(&board);
+        drop(other.connect_data(&board));
+        assert!(other.ask("QUIT").starts_with("221"));
+        for content in ["AAAA", "BBBB", "CCCC"] {
+            project.write("a.py", content);
+            let mut run = project.run(&["--once", &board.host()]);
+            assert_eq!(run.wait_exit(), 0);
+            assert_eq!(board.file("a.py").as_deref(), Some(content.as_bytes()), "{content}");
         }
     });
 }
