@@ -7,6 +7,8 @@ mod support;
 
 #[path = "integration/atomic.rs"]
 mod atomic;
+#[path = "integration/boards.rs"]
+mod boards;
 #[path = "integration/check.rs"]
 mod check;
 #[path = "integration/cli.rs"]
@@ -17,6 +19,8 @@ mod credentials;
 mod deciding;
 #[path = "integration/delivering.rs"]
 mod delivering;
+#[path = "integration/hostile.rs"]
+mod hostile;
 #[path = "integration/hosts.rs"]
 mod hosts;
 #[cfg(unix)]

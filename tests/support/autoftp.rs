@@ -335,7 +335,10 @@ fn listen(stream: impl Read + Send + 'static, name: Stream, output: &Arc<Watched
         let mut stream = BufReader::new(stream);
         let mut bytes = Vec::new();
         while stream.read_until(b'\n', &mut bytes).is_ok_and(|count| count > 0) {
-            let text = String::from_utf8_lossy(&bytes).trim_end_matches(['\r', '\n']).to_owned();
+            // A carriage return of its own would be a server's or a file's doing.
+            let end = if cfg!(windows) { "\r\n" } else { "\n" };
+            let text = String::from_utf8_lossy(&bytes);
+            let text = text.strip_suffix(end).unwrap_or(&text).to_owned();
             bytes.clear();
             output.update(|output| {
                 output.lines.push(Line { stream: name, at: Instant::now(), text });

@@ -1,13 +1,17 @@
 //! What the tests stand on: a project to save files in, `autoftp` itself, and two servers.
 
 mod autoftp;
+mod board;
+mod log;
 mod scripted;
 pub mod server;
+mod socket;
 mod watched;
 
 use std::thread;
 
 pub use autoftp::{Autoftp, Project};
+pub use board::{Board, Leaves};
 pub use scripted::{Act, Dialect, Scripted};
 pub use server::Server;
 

@@ -8,9 +8,9 @@ use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use socket2::SockRef;
-
+use super::log::{Log, text};
 use super::server::bind_again;
+use super::socket::{is_ahead, reset};
 use super::watched::Watched;
 
 /// What the server does in place of, or on top of, the right thing.
@@ -32,6 +32,14 @@ pub enum Act {
     CutData,
     /// Answers nothing more, and leaves the connection open.
     Silence,
+    /// Sends exactly this and does nothing.
+    Bytes(&'static [u8]),
+    /// Sends this again and again, a gigabyte of it, and is silent then.
+    Flood(&'static str),
+    /// Sends this again and again, one byte every 50 ms.
+    Drip(&'static str),
+    /// Does as asked, answers, and says this unasked at the same moment.
+    Babble(&'static str),
     /// Does as asked, but keeps the last reply back until [`Scripted::release`].
     Hold,
     /// STOR: keeps only half of the data, and answers 226 all the same.
@@ -69,7 +77,7 @@ impl Default for Dialect {
 }
 
 /// `starts` is compared with the beginning of the command line; a new connection is the command
-/// `greeting`.
+/// `greeting`, and the two answers to STOR are `150` and `226`.
 struct Rule {
     starts: String,
     times: usize,
@@ -78,14 +86,10 @@ struct Rule {
 
 #[derive(Default)]
 struct Record {
-    sessions: usize,
+    /// Its offences are what no client may do to a board: two commands in flight, or one in
+    /// pieces, or an RNTO that does not follow a good RNFR.
+    log: Log,
     open_sessions: usize,
-    commands: Vec<String>,
-    /// Every completed upload, in order.
-    stored: Vec<(String, Vec<u8>)>,
-    /// What no client may do to a board: two commands in flight, or one in pieces, or an RNTO that
-    /// does not follow a good RNFR.
-    offences: Vec<String>,
     directories: BTreeSet<String>,
     /// What it holds now.
     files: BTreeMap<String, Vec<u8>>,
@@ -95,6 +99,12 @@ struct Record {
     released: bool,
     stopped: bool,
     connections: Vec<Weak<TcpStream>>,
+}
+
+impl AsRef<Log> for Record {
+    fn as_ref(&self) -> &Log {
+        &self.log
+    }
 }
 
 impl Record {
@@ -219,43 +229,32 @@ impl Scripted {
     }
 
     pub fn sessions(&self) -> usize {
-        self.record.read(|record| record.sessions)
+        self.record.sessions()
     }
 
-    /// Every command line that starts like this, in order.
+    pub fn wait_sessions(&self, times: usize) {
+        self.record.wait_sessions(times);
+    }
+
+    /// See [`Watched::commands`], and so on.
     pub fn commands(&self, starts: &str) -> Vec<String> {
-        let fits = |line: &&String| line.starts_with(starts);
-        self.record.read(|record| record.commands.iter().filter(fits).cloned().collect())
+        self.record.commands(starts)
     }
 
-    /// Every completed upload, in order.
     pub fn stored(&self) -> Vec<(String, String)> {
-        let stored = |(path, bytes): &(String, Vec<u8>)| (path.clone(), text(bytes));
-        self.record.read(|record| record.stored.iter().map(stored).collect())
+        self.record.stored()
     }
 
-    /// Whether anything comes to be stored under this path.
     pub fn wait_any_stored(&self, path: &str) -> bool {
-        let is_stored = |record: &Record| record.stored.iter().any(|(name, _)| name == path);
-        self.record.wait(|record| is_stored(record).then_some(())).is_some()
+        self.record.wait_any_stored(path)
     }
 
-    /// Waits until this content has been stored under this path.
     pub fn wait_stored(&self, path: &str, content: impl AsRef<[u8]>) {
-        let content = content.as_ref();
-        let arrived = self.record.wait(|record| {
-            record.stored.iter().any(|(name, bytes)| name == path && bytes == content).then_some(())
-        });
-        assert!(arrived.is_some(), "{path} was not stored");
+        self.record.wait_stored(path, content);
     }
 
-    /// Waits until a command line that starts like this has come so often.
     pub fn wait_commands(&self, times: usize, starts: &str) {
-        let count = |record: &Record| {
-            record.commands.iter().filter(|line| line.starts_with(starts)).count()
-        };
-        let came = self.record.wait(|record| (count(record) >= times).then_some(()));
-        assert!(came.is_some(), "{starts} did not come {times} times");
+        self.record.wait_commands(times, starts);
     }
 
     /// Cuts every connection and refuses new ones.
@@ -301,16 +300,7 @@ impl Scripted {
 impl Drop for Scripted {
     fn drop(&mut self) {
         self.stop();
-        let (offences, commands) =
-            self.record.read(|record| (record.offences.clone(), record.commands.clone()));
-        if thread::panicking() {
-            eprintln!(
-                "\nthe server at {} heard {commands:#?}\nand minded {offences:?}",
-                self.address
-            );
-        } else {
-            assert!(offences.is_empty(), "the server minded {offences:?}");
-        }
+        self.record.judge(self.address);
     }
 }
 
@@ -319,11 +309,6 @@ fn track(record: &Watched<Record>, connection: TcpStream) -> Arc<TcpStream> {
     let connection = Arc::new(connection);
     record.update(|record| record.connections.push(Arc::downgrade(&connection)));
     connection
-}
-
-/// The peer gets a reset in place of a goodbye.
-fn reset(connection: &TcpStream) {
-    let _ = SockRef::from(connection).set_linger(Some(Duration::ZERO));
 }
 
 struct Session {
@@ -344,7 +329,7 @@ struct Over;
 impl Session {
     fn new(control: Arc<TcpStream>, dialect: Dialect, record: Arc<Watched<Record>>) -> Session {
         record.update(|record| {
-            record.sessions += 1;
+            record.log.sessions += 1;
             record.open_sessions += 1;
         });
         let (directory, user) = (String::new(), String::new());
@@ -366,7 +351,7 @@ impl Session {
         let mut going = self.obey("greeting", greeting);
         while going.is_ok() && !full {
             let Some(line) = self.hear() else { return };
-            self.record.update(|record| record.commands.push(line.clone()));
+            self.record.update(|record| record.log.commands.push(line.clone()));
             going = self.obey(&line, "");
         }
     }
@@ -379,8 +364,9 @@ impl Session {
         match text.strip_suffix("\r\n") {
             Some(line) if !line.contains(['\r', '\n']) => Some(line.to_owned()),
             _ => {
-                self.record
-                    .update(|record| record.offences.push(format!("not one command: {text:?}")));
+                self.record.update(|record| {
+                    record.log.offences.push(format!("not one command: {text:?}"));
+                });
                 None
             }
         }
@@ -406,23 +392,12 @@ impl Session {
         // FTPdLite ends the session over an RNTO that it does not expect.
         if (verb == "RNTO") != self.renaming.is_some() {
             self.record.update(|record| {
-                record.offences.push(format!("{line:?} after RNFR {:?}", self.renaming));
+                record.log.offences.push(format!("{line:?} after RNFR {:?}", self.renaming));
             });
         }
         let renaming = self.renaming.take();
-        match act {
-            Some(Act::Reply(reply)) => return self.say(reply),
-            Some(Act::Close) => return Err(Over),
-            Some(Act::Reset) => {
-                reset(&self.control);
-                return Err(Over);
-            }
-            Some(Act::Silence) => {
-                let mut ignored = [0; 8192];
-                while (&*self.control).read(&mut ignored).is_ok_and(|count| count > 0) {}
-                return Err(Over);
-            }
-            _ => {}
+        if let Some(result) = act.and_then(|act| self.instead(act)) {
+            return result;
         }
         let reply = if verb == "STOR" {
             self.store(argument, act)?
@@ -438,21 +413,64 @@ impl Session {
         }
         let reply = match act {
             Some(Act::Say(reply)) => self.with_port(reply),
+            Some(Act::Babble(more)) => format!("{reply}\r\n{more}"),
             _ => reply,
         };
-        self.say(&reply)?;
+        let point = if reply.starts_with("226 Stored") { "226" } else { "answered" };
+        self.say_at(point, &reply)?;
         if verb == "QUIT" { Err(Over) } else { Ok(()) }
     }
 
+    /// What is done without a look at the command; `None` when the command has to be looked at.
+    fn instead(&self, act: Act) -> Option<Result<(), Over>> {
+        match act {
+            Act::Reply(reply) => return Some(self.say(reply)),
+            Act::Bytes(bytes) => {
+                return Some((&*self.control).write_all(bytes).map_err(|_| Over));
+            }
+            Act::Close => {}
+            Act::Reset => reset(&self.control),
+            Act::Silence => self.be_silent(),
+            Act::Flood(piece) => {
+                let pieces = piece.repeat(64 * 1024 / piece.len());
+                let mut left = 1 << 30;
+                while left > 0 && (&*self.control).write_all(pieces.as_bytes()).is_ok() {
+                    left -= pieces.len().min(left);
+                }
+                self.be_silent();
+            }
+            Act::Drip(drops) => {
+                let mut drops = drops.bytes().cycle();
+                while let Some(drop) = drops.next()
+                    && (&*self.control).write_all(&[drop]).is_ok()
+                {
+                    thread::sleep(Duration::from_millis(50));
+                }
+            }
+            _ => return None,
+        }
+        Some(Err(Over))
+    }
+
+    fn be_silent(&self) {
+        let mut ignored = [0; 8192];
+        while (&*self.control).read(&mut ignored).is_ok_and(|count| count > 0) {}
+    }
+
+    /// Says one of the two answers to STOR, or what the rules say instead.
+    fn say_at(&self, point: &str, reply: &str) -> Result<(), Over> {
+        match self.rule(point) {
+            Some(Act::Babble(more)) => self.say(&format!("{reply}\r\n{more}")),
+            Some(Act::Say(reply)) => self.say(reply),
+            Some(act) => self.instead(act).unwrap_or(Ok(())),
+            None => self.say(reply),
+        }
+    }
+
     fn say(&self, reply: &str) -> Result<(), Over> {
-        // A client that does not wait for its answer would be one command ahead of a board for ever
-        // after.
-        self.control.set_nonblocking(true).unwrap();
-        let ahead = self.control.peek(&mut [0]).is_ok_and(|count| count > 0);
-        self.control.set_nonblocking(false).unwrap();
-        if ahead {
+        if is_ahead(&self.control) {
             self.record.update(|record| {
-                record.offences.push(format!("a command came before {reply:?}"));
+                record.log.offences.push(format!("a command came before {reply:?}"));
             });
         }
         (&*self.control).write_all(format!("{reply}\r\n").as_bytes()).map_err(|_| Over)?;
@@ -548,7 +566,7 @@ impl Session {
         if can_open {
             self.record.update(|record| record.change(&path, Some(Vec::new())));
         }
-        self.say("150 Go on")?;
+        self.say_at("150", "150 Go on")?;
         let Ok((data, _)) = listener.accept() else {
             return Err(Over);
         };
@@ -586,7 +604,7 @@ impl Session {
         }
         self.record.update(|record| {
             record.change(&path, Some(bytes.clone()));
-            record.stored.push((path, bytes));
+            record.log.stored.push((path, bytes));
         });
         Ok("226 Stored".to_owned())
     }
@@ -618,10 +636,6 @@ impl Session {
     fn has_file(&self, path: &str) -> bool {
         self.record.read(|record| record.files.contains_key(path))
     }
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }
 
 fn parent(path: &str) -> &str {
