@@ -180,8 +180,6 @@ pub struct DataSeen {
     pub steps: &'static str,
     /// What a file was refused with last.
     pub refusal: Option<u16>,
-    /// How many of them were made in vain.
-    pub unused: usize,
     /// Whether the account is one that FTPdLite lets read only.
     pub is_guest: bool,
     /// The address that the server says they have, if it is not its own.

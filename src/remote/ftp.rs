@@ -222,7 +222,6 @@ pub struct Session {
     watchdog: Watchdog,
     timeout: Duration,
     trace: Trace,
-    board: Option<Board>,
     /// Whether the server takes names for UTF-8, as far as we can see to it. Boards do always.
     takes_utf8: bool,
     /// The directories that are known to be there.
@@ -244,12 +243,12 @@ impl Session {
             dial::dial(host, trust, habits, timeout, encoding, &trace)?;
         let board = Board::of(&greeting);
         let is_guest = board == Some(Board::FtpdLite) && login.user != FTPDLITE_ADMIN;
-        let means = Means { secure, active, encoding, is_guest };
+        let means = Means { secure, active, encoding, board, is_guest };
         let wire = Wire::new(control.clone(), means, timeout);
         let dirs = HashSet::new();
         let takes_utf8 = board.is_some();
         let mut session =
-            Self { stream, wire, control, watchdog, timeout, trace, board, takes_utf8, dirs };
+            Self { stream, wire, control, watchdog, timeout, trace, takes_utf8, dirs };
         let entered = if unprotected { session.protect() } else { Ok(()) };
         let dir = entered.and_then(|()| session.log_in(login)).and_then(|()| session.settle(dir));
         let tls = session.control.version().map(|version| {
@@ -424,12 +423,13 @@ impl Session {
         if path.split('/').any(|part| part.ends_with(' ')) {
             // aioftp and others drop it: another file would be overwritten.
             return Err(TransferError::Permanent(
-                "its path has a name that ends in a blank, which servers drop: rename it".to_owned(),
+                "its path has a name that ends in a blank, which servers drop: rename it"
+                    .to_owned(),
             ));
         }
         let name = prefixed(path);
         // What is longer, the board reads as two commands, the first of which names another file.
-        match self.board.map(Board::longest_command) {
+        match self.wire.means().board.map(Board::longest_command) {
             Some(most) if LONGEST_VERB + name.len() > most => Err(TransferError::Permanent(
                 format!("its path is too long: the board reads commands of at most {most} bytes"),
             )),
@@ -628,13 +628,10 @@ impl Session {
         self.wire.data()
     }
 
-    /// Whether the session had better end before the next file: with TLS 1.3, proftpd gives tickets
-    /// for two; and FTPdLite keeps a port for each file that it refused, of which it has 255.
+    /// Whether a file can go out only in a new session: with TLS 1.3, proftpd gives tickets for two.
     pub fn is_spent(&self, lore: &Lore) -> bool {
-        const MANY: usize = 64;
         let secure = &self.wire.means().secure;
         lore.demands_resumption && secure.as_ref().is_some_and(Secure::is_spent)
-            || self.board == Some(Board::FtpdLite) && self.wire.data().unused >= MANY
     }
 
     /// Whether the session still stands, as far as can be told without asking.

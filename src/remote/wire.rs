@@ -14,7 +14,7 @@ use socket2::SockRef;
 
 use super::control::Control;
 
-use super::ftp::Trace;
+use super::ftp::{Board, Trace};
 use super::tls::{Fault, Secure};
 use super::{AWAY, Broken, DataSeen, Reply, TransferError, explain};
 use crate::encoding::Encoding;
@@ -54,6 +54,12 @@ const BUSY: u16 = 400;
 /// How long to wait then.
 const BUSY_PAUSE: Duration = Duration::from_millis(50);
 
+/// How long uftpd's data port may say nothing: its queue has room for one connection.
+const QUEUE_IS_FULL: Duration = Duration::from_secs(2);
+
+/// How long to wait for the end of a data connection whose end the server has confirmed.
+const CLOSED_WITHIN: Duration = Duration::from_secs(1);
+
 /// How a session's data connections are made.
 pub struct Means {
     /// How they are secured; `None` in the clear.
@@ -62,6 +68,8 @@ pub struct Means {
     pub active: bool,
     /// How names are written.
     pub encoding: Encoding,
+    /// The server of a board, which has its own ways.
+    pub board: Option<Board>,
     /// The account is one that FTPdLite lets read only.
     pub is_guest: bool,
 }
@@ -79,8 +87,8 @@ pub struct Wire {
     announced: Option<Ipv4Addr>,
     /// What the server refused a file with last.
     refusal: Option<u16>,
-    /// How many data connections were made in vain.
-    unused: usize,
+    /// A data connection that the server has not used.
+    spare: Option<TcpStream>,
 }
 
 impl Wire {
@@ -94,7 +102,7 @@ impl Wire {
             knows_no_pasv: false,
             announced: None,
             refusal: None,
-            unused: 0,
+            spare: None,
         }
     }
 
@@ -115,7 +123,7 @@ impl Wire {
         };
         let misannounced = self.announced.filter(|address| peer.is_ok_and(|peer| peer != *address));
         let (refusal, is_guest) = (self.refusal, self.means.is_guest);
-        DataSeen { mode, steps, refusal, unused: self.unused, is_guest, misannounced }
+        DataSeen { mode, steps, refusal, is_guest, misannounced }
     }
 
     /// Whether the session still stands, as far as can be told without asking: the server has
@@ -149,7 +157,10 @@ impl Wire {
         let prepared = self.prepare_data(trace)?;
         let mut answer = self.announce(name, &prepared, trace)?;
         let opened = match &answer {
-            Some(refusal) if !refusal.is_preliminary() => None,
+            Some(refusal) if !refusal.is_preliminary() => {
+                self.keep(prepared, refusal);
+                None
+            }
             _ => Some(self.open_data(prepared, &mut answer, trace)?),
         };
         let answer = match answer {
@@ -157,7 +168,6 @@ impl Wire {
             None => self.reply(trace)?,
         };
         let Some(opened) = opened.filter(|_| answer.is_preliminary()) else {
-            self.unused += 1;
             return Err(self.refused(&answer));
         };
         let mut data = None;
@@ -179,10 +189,42 @@ impl Wire {
         if !reply.is_completion() {
             return Err(self.refused(&reply));
         }
-        if let Some(mut data) = data {
-            data.hear_out();
+        let Some(mut data) = data else {
+            return pumped;
+        };
+        if self.means.board == Some(Board::Uftpd) && !data.is_closed_there() {
+            drop(data);
+            self.empty_queue(trace)?;
+            let cause = "the board took another data connection for this file's".to_owned();
+            return Err(TransferError::Again(cause));
         }
+        data.hear_out();
         pumped
+    }
+
+    /// Keeps what the server refused to use: FTPdLite has a port open for it until it is used, and
+    /// 255 of them. Elsewhere the next file gets a fresh one: vsftpd and pure-ftpd would store the
+    /// bytes of the one before.
+    fn keep(&mut self, prepared: Prepared, refusal: &Reply) {
+        if let Prepared::Connected(socket) = prepared
+            && self.means.board == Some(Board::FtpdLite)
+            && !matches!(TransferError::refused(refusal), TransferError::Reconnect(_))
+        {
+            self.spare = Some(socket);
+        }
+    }
+
+    /// uftpd accepts what waits in the queue of its one data port, whoever it is from: one that was
+    /// given up gets into the next file, and each file's own into the one after. Has it taken.
+    fn empty_queue(&mut self, trace: &Trace) -> Result<(), TransferError> {
+        const NOWHERE: &str = ".autoftp-none";
+        self.send(&format!("STOR {NOWHERE}"), trace)?;
+        if self.reply(trace)?.is_preliminary() {
+            self.reply(trace)?;
+        }
+        self.send(&format!("DELE {NOWHERE}"), trace)?;
+        self.reply(trace)?;
+        Ok(())
     }
 
     /// Sends STOR, and takes the answer unless the data connection has to be completed first.
@@ -434,6 +476,9 @@ impl Wire {
     /// Asks for a data port and connects to it: always at the control connection's peer, because
     /// boards announce addresses that lead nowhere, and so that no server sends us elsewhere.
     fn connect_data(&mut self, trace: &Trace) -> Result<TcpStream, TransferError> {
+        if let Some(spare) = self.spare.take().filter(is_open) {
+            return Ok(spare);
+        }
         let peer = self.control.socket().peer_addr().map_err(Broken::from)?;
         let mut reply = None;
         if peer.is_ipv4() && !self.knows_no_pasv {
@@ -469,11 +514,16 @@ impl Wire {
             port.ok_or_else(|| TransferError::Disconnected(format!("no data port in {reply}")))?;
         let mut address = peer;
         address.set_port(port);
-        TcpStream::connect_timeout(&address, self.timeout)
-            .and_then(|socket| self.prepare(socket))
-            .map_err(|error| {
-                TransferError::Reconnect(format!("its data port {port}: {}", blocked(&error)))
-            })
+        let is_uftpd = self.means.board == Some(Board::Uftpd);
+        let patience = if is_uftpd { self.timeout.min(QUEUE_IS_FULL) } else { self.timeout };
+        let mut connected = TcpStream::connect_timeout(&address, patience);
+        if connected.is_err() && is_uftpd {
+            self.empty_queue(trace)?;
+            connected = TcpStream::connect_timeout(&address, patience);
+        }
+        connected.and_then(|socket| self.prepare(socket)).map_err(|error| {
+            TransferError::Reconnect(format!("its data port {port}: {}", blocked(&error)))
+        })
     }
 
     fn prepare(&self, data: TcpStream) -> io::Result<TcpStream> {
@@ -595,6 +645,17 @@ impl Data {
         Ok(())
     }
 
+    /// Whether the server has ended it, too: uftpd does before it says that it stored the file.
+    fn is_closed_there(&self) -> bool {
+        let _ = self.socket.set_read_timeout(Some(CLOSED_WITHIN));
+        match self.socket.peek(&mut [0]) {
+            Ok(read) => read == 0,
+            Err(error) => {
+                !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+            }
+        }
+    }
+
     /// Takes what the server sends to its end: with TLS 1.3, the ticket for the next data
     /// connection.
     fn hear_out(&mut self) {
@@ -609,6 +670,17 @@ impl Data {
             && tls.process_new_packets().is_ok()
         {}
     }
+}
+
+/// Whether nothing has come on it, not even its end.
+fn is_open(socket: &TcpStream) -> bool {
+    let look = || -> io::Result<usize> {
+        socket.set_nonblocking(true)?;
+        let seen = socket.peek(&mut [0]);
+        socket.set_nonblocking(false)?;
+        seen
+    };
+    look().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// Writes what TLS has to say.

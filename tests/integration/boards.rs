@@ -278,7 +278,6 @@ fn a_board_that_is_busy_for_a_moment_gets_the_file_all_the_same() {
 
 /// The data connections that it did not accept fill its queue, until a STOR accepts them.
 #[test]
-#[ignore = "not yet: with its data port full, no STOR is sent any more, and nothing empties it"]
 fn a_board_that_is_busy_when_its_data_connection_stands_gets_the_file_all_the_same() {
     be_busy_at("STOR");
 }
@@ -397,7 +396,6 @@ fn check_finds_every_board_good() {
 /// Each PASV without a transfer costs it a listener for good, and the 256th the session, after which
 /// nobody gets in until it is reset.
 #[test]
-#[ignore = "not yet: each refused upload asks for another port"]
 fn ftpdlite_outlives_many_refused_uploads() {
     let (project, board) = (Project::new(), Board::ftpdlite());
     for number in 0..280 {
@@ -552,7 +550,6 @@ fn two_of_us_share_uftpd() {
 /// next STOR takes; from then on each takes the one before its own. A save that keeps a file's size
 /// is then confirmed, and the board has the one before.
 #[test]
-#[ignore = "not yet: the size is all that is compared"]
 fn a_data_connection_that_was_left_behind_puts_no_old_bytes_into_a_file() {
     side_by_side([Board::uftpd as Make, Board::uftpd_on_esp32], |make| {
         let (project, board) = (Project::new(), make());
@@ -570,7 +567,6 @@ fn a_data_connection_that_was_left_behind_puts_no_old_bytes_into_a_file() {
 
 /// One recv, one command: what is longer arrives as two, of which the first names another file.
 #[test]
-#[ignore = "not yet: it is sent"]
 fn a_path_that_does_not_fit_into_the_boards_buffer_is_refused_here() {
     for (make, login, length) in
         [(Board::ftpdlite as Make, "ftpadmin", 512), (Board::uftpd, "me", 1460)]

@@ -46,7 +46,7 @@ fn watch(project: &Project, server: &Scripted, args: &[&str]) -> Autoftp {
 }
 
 /// The server does this once at this point, and is good then.
-fn survive(point: &str, act: Act) {
+fn survive(point: &str, act: Act) -> Scripted {
     let what = format!("{point} {act:?}");
     let (project, server) = (Project::new(), Scripted::start());
     server.times(1, point, act);
@@ -66,10 +66,11 @@ fn survive(point: &str, act: Act) {
     let files = ["lib/a.py", "lib/b.py"].map(|path| (path.to_owned(), path.to_owned()));
     assert_eq!(server.files(), files, "{what}");
     expect_harmless(&run, &what);
+    server
 }
 
 fn survive_everywhere(act: Act) {
-    side_by_side(POINTS, |point| survive(point, act));
+    side_by_side(POINTS, |point| drop(survive(point, act)));
 }
 
 /// Nothing that it printed acts on a terminal.
@@ -126,22 +127,21 @@ const NO_CODES: [Act; 6] = [
 #[test]
 fn a_server_that_is_about_to_begin_for_ever_is_not_waited_for() {
     let cases = AFTER_LOGIN.into_iter().flat_map(|point| BEGINNING.map(|act| (point, act)));
-    side_by_side(cases, |(point, act)| survive(point, act));
+    side_by_side(cases, |(point, act)| drop(survive(point, act)));
 }
 
 #[test]
 fn codes_that_are_none_are_no_answer() {
     for act in NO_CODES {
-        side_by_side(AFTER_LOGIN, |point| survive(point, act));
+        side_by_side(AFTER_LOGIN, |point| drop(survive(point, act)));
     }
 }
 
 #[test]
-#[ignore = "not yet: whatever is neither 2xx nor 4xx is a refused login, for which the host is given up"]
 fn what_is_no_answer_to_a_login_is_no_refusal() {
     let acts = BEGINNING.into_iter().chain(NO_CODES);
     let cases = acts.flat_map(|act| ["USER", "PASS"].map(|point| (point, act)));
-    side_by_side(cases, |(point, act)| survive(point, act));
+    side_by_side(cases, |(point, act)| drop(survive(point, act)));
 }
 
 #[test]
@@ -153,22 +153,19 @@ fn nul_and_bytes_that_are_no_text_are_no_answer() {
     }
 }
 
-/// It would be taken for the answer to the next command, and so on for ever.
+/// It is taken for the answer to the next command, until that one's own shows that the two are out of
+/// step: every file arrives all the same.
 #[test]
-fn a_reply_to_what_was_never_asked_puts_no_upload_out_of_step() {
-    babble(&["STOR", "226", "SIZE", "QUIT"]);
-}
-
-#[test]
-#[ignore = "not yet: the next command goes out and takes it for its answer"]
-fn a_reply_to_what_was_never_asked_puts_nothing_out_of_step() {
-    babble(&["greeting", "USER", "PASS", "TYPE", "PWD", "PASV", "150", "MKD", "SITE"]);
-}
-
-fn babble(points: &[&'static str]) {
+fn a_reply_to_what_was_never_asked_loses_no_upload() {
     let replies = ["226 Stored", "550 No", "150 Go on", "213 7\r\n213 7"];
-    let cases = points.iter().flat_map(|point| replies.map(|reply| (*point, reply)));
-    side_by_side(cases, |(point, reply)| survive(point, Act::Babble(reply)));
+    let cases = POINTS.into_iter().flat_map(|point| replies.map(|reply| (point, reply)));
+    // There it is a login that is refused.
+    let is_refusal = |(point, reply): &(&str, &str)| {
+        matches!(*point, "greeting" | "USER") && reply.starts_with("550")
+    };
+    let cases = cases.filter(|case| !is_refusal(case));
+    // The server has brought it upon itself that a command comes before the last one is answered.
+    side_by_side(cases, |(point, reply)| survive(point, Act::Babble(reply)).forgive());
 }
 
 /// It need not wait for a server that goes on and on.
@@ -258,17 +255,14 @@ fn what_greets_like_something_else_is_said_to_be_no_ftp_server() {
 
 /// Its greeting is as good as any.
 #[test]
-fn a_mail_server_is_told_from_its_refusals() {
+fn a_mail_server_is_told_by_its_greeting() {
     let (project, server) = (Project::new(), Scripted::start());
     server.on("greeting", Act::Reply("220 mail.example.org ESMTP Postfix"));
-    server.on("", Act::Reply("502 5.5.2 Error: command not recognized"));
-    server.on("greeting", Act::Reply("220 mail.example.org ESMTP Postfix"));
-    server.on("QUIT", Act::Reply("221 2.0.0 Bye"));
     let mut run = watch(&project, &server, &[]);
-    let error = run.wait_for_error("command not recognized");
+    let error = run.wait_for_error("no FTP server");
     assert!(error.text.contains(&server.host()), "{}", error.text);
     run.interrupt_and_wait();
-    assert_eq!(server.commands("STOR"), [""; 0]);
+    assert_eq!(server.commands(""), [""; 0]);
 }
 
 /// A bounce: the server would have us open connections for it, to where it cannot get itself.
