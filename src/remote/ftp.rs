@@ -249,8 +249,9 @@ impl Session {
         let takes_utf8 = board.is_some();
         let mut session =
             Self { stream, wire, control, watchdog, timeout, trace, takes_utf8, dirs };
-        let entered = if unprotected { session.protect() } else { Ok(()) };
-        let dir = entered.and_then(|()| session.log_in(login)).and_then(|()| session.settle(dir));
+        let dir = (session.log_in(login))
+            .and_then(|()| if unprotected { session.protect() } else { Ok(()) })
+            .and_then(|()| session.settle(dir));
         let tls = session.control.version().map(|version| {
             let checked = trust.is_some_and(Trust::is_checking);
             let doubt = if checked { "" } else { " (the certificate is not checked)" };
@@ -265,8 +266,8 @@ impl Session {
         }
     }
 
-    /// Asks for encrypted data connections (RFC 4217, 9). Where TLS began at once, some encrypt them
-    /// without knowing of this.
+    /// Asks for encrypted data connections (RFC 4217, 9), after the login, which aioftp wants first.
+    /// Where TLS began at once, some encrypt them without knowing of this.
     fn protect(&mut self) -> Result<(), ConnectError> {
         self.command("PBSZ 0")?;
         match self.command("PROT P")? {
