@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, at, never, select, unbounded};
 
 use crate::books::Books;
 use crate::config::{self, Config};
-use crate::credentials::Login;
+use crate::credentials::{self, Login};
 use crate::deliver::{self, Origin};
 use crate::event::{Event, HostEvent, HostId, Outcome, ScriptEvent, Ticket};
 use crate::exit::Exit;
@@ -82,6 +82,7 @@ pub fn run(config: Config) -> Result<Exit> {
         app.resume(id, paths);
     }
     let exit = app.run(&seen, &events, &stops);
+    credentials::end_command();
     terminal::restore();
     Ok(exit)
 }

@@ -12,6 +12,7 @@ use crossbeam_channel::{bounded, select};
 
 use crate::backoff;
 use crate::config::Config;
+use crate::credentials;
 use crate::event::HostId;
 use crate::exit::Exit;
 use crate::host::Host;
@@ -65,6 +66,7 @@ pub fn run(config: Config) -> Result<Exit> {
             },
         }
     };
+    credentials::end_command();
     terminal::restore();
     Ok(exit)
 }

@@ -6,9 +6,9 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -62,11 +62,26 @@ pub struct Login {
     host: String,
     /// What is wrong with netrc, if that could be why there is no password.
     netrc_fault: Option<String>,
-    command: Option<(Vec<String>, PathBuf, Duration)>,
+    source: Source,
     allow_plaintext: bool,
     /// Where it is written down that somebody allowed it.
     consents: Option<PathBuf>,
     password: Mutex<Password>,
+}
+
+/// Where a password comes from.
+#[derive(Debug)]
+enum Source {
+    Address,
+    File(PathBuf),
+    /// A program with its arguments, where to run it, and how long it may take.
+    Command(Vec<String>, PathBuf, Duration),
+    Environment,
+    Netrc,
+    /// It is for those who have no account.
+    Nobody,
+    /// Whoever is at the terminal.
+    Person,
 }
 
 #[derive(Debug, Default)]
@@ -84,10 +99,9 @@ impl Login {
     /// When a file cannot be read, or a name or password cannot be sent.
     pub fn find(host: &Host, means: &Means, root: &Path, state_dir: Option<&Path>) -> Result<Self> {
         let wanted = host.user.as_deref().or(means.user.as_deref());
-        let (entry, netrc_fault, notice) = match netrc_entry(&host.name) {
-            Ok(None) => (None, None, None),
-            Ok(Some((entry, path))) => (Some(entry), None, exposure(&path)),
-            Err(fault) => (None, Some(fault), None),
+        let (entry, netrc_fault) = match netrc_entry(&host.name) {
+            Ok(entry) => (entry, None),
+            Err(fault) => (None, Some(fault)),
         };
         let entry = entry.filter(|entry| wanted.is_none_or(|user| entry.login == user));
         let user = match (wanted, &entry) {
@@ -95,33 +109,32 @@ impl Login {
             (None, Some(entry)) if !entry.login.is_empty() => entry.login.clone(),
             (None, _) => ANONYMOUS.to_owned(),
         };
-        // What is set for all programs is not for those whom nobody named.
+        // What is set for all hosts is not for those whom nobody named.
         let is_named = user != ANONYMOUS || wanted.is_some();
-        let from_file = match &means.password_file {
-            Some(file) if host.password.is_none() && is_named => Some(first_line_of(file)?),
+        let file = means.password_file.as_ref().filter(|_| is_named);
+        let command = means.password_command.as_ref().filter(|_| is_named);
+        let from_env = env::var(PASSWORD_VARIABLE).ok().filter(|_| is_named);
+        let from_netrc = entry.as_ref().map(|entry| entry.password.clone());
+        let (source, known) = if let Some(password) = &host.password {
+            (Source::Address, Some(password.clone()))
+        } else if let Some(file) = file {
+            (Source::File(file.clone()), Some(first_line_of(file)?))
+        } else if let Some(command) = command {
+            (Source::Command(command.clone(), root.to_owned(), means.command_timeout), None)
+        } else if let Some(password) = from_env {
+            (Source::Environment, Some(password))
+        } else if let Some(password) = from_netrc.filter(|password| !password.is_empty()) {
+            (Source::Netrc, Some(password))
+        } else if user == ANONYMOUS {
+            (Source::Nobody, Some("anonymous@".to_owned()))
+        } else {
+            (Source::Person, None)
+        };
+        let notice = match &source {
+            Source::File(file) => exposure(file),
+            Source::Netrc => netrc_file().and_then(|file| exposure(&file)),
             _ => None,
         };
-        let command = (means.password_command.clone())
-            .filter(|_| is_named && host.password.is_none() && from_file.is_none())
-            .map(|command| (command, root.to_owned(), means.command_timeout));
-        let given = host.password.clone().or(from_file);
-        let (password, notice, from_netrc) = match (given, &command) {
-            (Some(password), _) => {
-                let file = means.password_file.as_ref().filter(|_| host.password.is_none());
-                (Some(password), file.and_then(|file| exposure(file)), None)
-            }
-            (None, Some(_)) => (None, None, None),
-            (None, None) => {
-                let from_env = env::var(PASSWORD_VARIABLE).ok().filter(|_| is_named);
-                let from_netrc = (entry.as_ref())
-                    .map(|entry| entry.password.clone())
-                    .filter(|word| !word.is_empty());
-                let notice = notice.filter(|_| from_env.is_none() && from_netrc.is_some());
-                (from_env, notice, from_netrc)
-            }
-        };
-        let nobody = (user == ANONYMOUS).then(|| "anonymous@".to_owned());
-        let known = password.or(from_netrc).or(nobody.filter(|_| command.is_none()));
         let from_netrc = entry.map(|entry| entry.account).filter(|name| !name.is_empty());
         let account = means.account.clone().or(from_netrc);
         for (what, value) in [
@@ -140,7 +153,7 @@ impl Login {
             notice,
             host: host.to_string(),
             netrc_fault,
-            command,
+            source,
             allow_plaintext: means.allow_plaintext,
             consents: state_dir.map(|dir| dir.join("allowed-plaintext")),
             password: Mutex::new(Password { known, asked: 0 }),
@@ -156,7 +169,7 @@ impl Login {
         if let Some(known) = &password.known {
             return Ok(known.clone());
         }
-        if let Some((command, root, timeout)) = &self.command {
+        if let Source::Command(command, root, timeout) = &self.source {
             let told = run(command, root, *timeout)
                 .map_err(|cause| format!("--password-command '{}': {cause}", command.join(" ")))?;
             return Ok(password.known.insert(told).clone());
@@ -185,12 +198,25 @@ impl Login {
         }
     }
 
+    /// Where the password comes from, for messages; empty if that is plain.
+    pub fn source(&self) -> String {
+        let source = match &self.source {
+            Source::Address => "the address".to_owned(),
+            Source::File(file) => format!("--password-file '{}'", file.display()),
+            Source::Command(command, ..) => format!("--password-command '{}'", command.join(" ")),
+            Source::Environment => PASSWORD_VARIABLE.to_owned(),
+            Source::Netrc => "netrc".to_owned(),
+            Source::Nobody | Source::Person => return String::new(),
+        };
+        format!(" (from {source})")
+    }
+
     /// The server does not take the password. Says whether the person who gave it may try again. A
     /// command will be asked for a newer one.
     pub fn is_refused(&self) -> bool {
         let mut password = self.password.lock().unwrap_or_else(PoisonError::into_inner);
         let may_try = (1..TRIES).contains(&password.asked);
-        if may_try || self.command.is_some() {
+        if may_try || matches!(self.source, Source::Command(..)) {
             password.known = None;
         }
         may_try
@@ -277,15 +303,16 @@ fn run(command: &[String], root: &Path, timeout: Duration) -> Result<String> {
     let _screen = terminal::screen();
     let deadline = Instant::now() + timeout;
     let (program, arguments) = command.split_first().context("it is empty")?;
-    let mut child = Command::new(program)
+    let child = Command::new(program)
         .args(arguments)
         .current_dir(root)
         .env_remove(PASSWORD_VARIABLE)
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|error| anyhow!("it cannot be run: {error}"))?;
+    let mut running = Running::of(child);
     let (sender, told) = mpsc::channel();
-    if let Some(stdout) = child.stdout.take() {
+    if let Some(stdout) = running.stdout() {
         thread::spawn(move || {
             let mut line = String::new();
             let read = BufReader::new(stdout.take(LONGEST_FILE)).read_line(&mut line).map(|_| line);
@@ -295,14 +322,12 @@ fn run(command: &[String], root: &Path, timeout: Duration) -> Result<String> {
     // Then it has time to end.
     let line = told.recv_timeout(timeout);
     let status = loop {
-        match child.try_wait()? {
+        match running.status()? {
             None if line.is_ok() && Instant::now() < deadline => thread::sleep(PAUSE),
             status => break status,
         }
     };
     let (Ok(line), Some(status)) = (line, status) else {
-        let _ = child.kill();
-        let _ = child.wait();
         return Err(anyhow!("it does not end within {} s", timeout.as_secs_f32()));
     };
     ensure!(status.success(), "it failed ({status})");
@@ -311,23 +336,63 @@ fn run(command: &[String], root: &Path, timeout: Duration) -> Result<String> {
     Ok(password)
 }
 
+/// The command that is being run for a password: ended when it is not waited for any more, or when
+/// the program ends.
+static RUNNING: Mutex<Option<Child>> = Mutex::new(None);
+
+struct Running;
+
+impl Running {
+    fn of(child: Child) -> Self {
+        *Self::child() = Some(child);
+        Self
+    }
+
+    fn child() -> MutexGuard<'static, Option<Child>> {
+        RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stdout(&mut self) -> Option<ChildStdout> {
+        Self::child().as_mut()?.stdout.take()
+    }
+
+    fn status(&mut self) -> io::Result<Option<ExitStatus>> {
+        match Self::child().as_mut() {
+            Some(child) => child.try_wait(),
+            None => Err(ErrorKind::Interrupted.into()),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        end_command();
+    }
+}
+
+/// Ends the command that is being run for a password, if there is one.
+pub fn end_command() {
+    if let Some(mut child) = Running::child().take() {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
 /// The file that NETRC names, or `~/.netrc`.
 pub fn netrc_file() -> Option<PathBuf> {
     Netrc::get_file()
 }
 
-/// The entry for `host` in the file NETRC names, or `~/.netrc`, and that file; else its default
-/// entry.
+/// The entry for `host` in that file; else its default entry.
 ///
 /// # Errors
 /// Says what is wrong with the file; that need not concern us.
-fn netrc_entry(host: &str) -> Result<Option<(Authenticator, PathBuf)>, String> {
+fn netrc_entry(host: &str) -> Result<Option<Authenticator>, String> {
     let Some(path) = netrc_file() else {
         return Ok(None);
     };
     let mut netrc = Netrc::from_file(&path).map_err(|error| error.to_string())?;
-    let entry = netrc.hosts.remove(host).or_else(|| netrc.hosts.remove("default"));
-    Ok(entry.map(|entry| (entry, path)))
+    Ok(netrc.hosts.remove(host).or_else(|| netrc.hosts.remove("default")))
 }
 
 /// Says so if others can read the file.

@@ -302,15 +302,15 @@ impl Session {
             400..=499 if self.is_lacking_tls(&reply) => Err(ConnectError::Unusable(format!(
                 "login as {} refused: {reply}: {}",
                 login.user,
-                remedy(true)
+                remedy(true, login)
             ))),
             400..=429 | 431..=499 => Err(ConnectError::Later(dial::no_service(&reply))),
-            500..=599 | 430 => {
+            331 | 430 | 500..=599 => {
                 let refused = format!("login as {} refused: {reply}", login.user);
                 Err(match login.is_refused() {
                     true => ConnectError::Again(refused),
                     false => {
-                        let remedy = remedy(self.is_lacking_tls(&reply));
+                        let remedy = remedy(self.is_lacking_tls(&reply), login);
                         ConnectError::Unusable(format!("{refused}: {remedy}"))
                     }
                 })
@@ -736,10 +736,10 @@ impl Session {
 }
 
 /// What to do about a refused login.
-fn remedy(lacks_tls: bool) -> &'static str {
+fn remedy(lacks_tls: bool, login: &Login) -> String {
     match lacks_tls {
-        true => "it wants encryption: use --tls",
-        false => "check --user, and the password and where it comes from",
+        true => "it wants encryption: use --tls".to_owned(),
+        false => format!("check --user and the password{}", login.source()),
     }
 }
 
