@@ -369,7 +369,12 @@ impl Wire {
             IpAddr::V6(ip) => format!("EPRT |2|{ip}|{port}|"),
         };
         self.send(&command, trace)?;
-        let reply = self.reply(trace)?;
+        // Some connect before they answer (pyftpdlib).
+        let reply = self.reply(trace).map_err(|Broken(cause)| {
+            TransferError::Disconnected(format!(
+                "{cause}: if it cannot connect to this computer (is there a firewall?), leave out --active"
+            ))
+        })?;
         if reply.is_completion() {
             return Ok(listener);
         }
