@@ -41,14 +41,16 @@ const ROUND_TRIPS: usize = 5;
 pub fn run(config: Config) -> Result<Exit> {
     let stops = shutdown::listen()?;
     let is_stopped = Arc::new(AtomicBool::new(false));
+    let has_made = Arc::new(AtomicBool::new(false));
     let (sender, done) = bounded(1);
-    let stopped = is_stopped.clone();
+    let (stopped, made) = (is_stopped.clone(), has_made.clone());
+    let page = Page::new(config.screen.color);
     thread::Builder::new()
         .name("check".to_owned())
         .spawn(move || {
             let mut all_work = true;
             for id in 0..config.hosts.len() {
-                let mut checkup = Checkup::new(&config, id, &stopped);
+                let mut checkup = Checkup::new(&config, id, &stopped, &made);
                 all_work &= checkup.run();
             }
             let _ = sender.send(all_work);
@@ -60,8 +62,11 @@ pub fn run(config: Config) -> Result<Exit> {
                 break if all_work.unwrap_or(false) { Exit::Success } else { Exit::Failure };
             }
             recv(stops) -> stop => match stop {
-                // What was made there is removed first.
-                Ok(Stop::Drain) => is_stopped.store(true, Ordering::Relaxed),
+                Ok(Stop::Drain) if has_made.load(Ordering::Relaxed) => {
+                    is_stopped.store(true, Ordering::Relaxed);
+                    page.finding("stopping", "what was made is removed; Ctrl-C again to end at once");
+                }
+                Ok(Stop::Drain) => break Exit::Failure,
                 Ok(Stop::Abort) | Err(_) => break Exit::Aborted,
             },
         }
@@ -91,6 +96,8 @@ struct Checkup<'a> {
     host: &'a Host,
     page: Page,
     is_stopped: &'a AtomicBool,
+    /// Whether there may be something of ours there.
+    has_made: &'a AtomicBool,
     habits: Habits,
     lore: Lore,
     session: Option<Session>,
@@ -103,13 +110,19 @@ struct Checkup<'a> {
 }
 
 impl<'a> Checkup<'a> {
-    fn new(config: &'a Config, id: HostId, is_stopped: &'a AtomicBool) -> Self {
+    fn new(
+        config: &'a Config,
+        id: HostId,
+        is_stopped: &'a AtomicBool,
+        has_made: &'a AtomicBool,
+    ) -> Self {
         Self {
             config,
             id,
             host: &config.hosts[id],
             page: Page::new(config.screen.color),
             is_stopped,
+            has_made,
             habits: Habits::default(),
             lore: Lore::default(),
             session: None,
@@ -181,7 +194,8 @@ impl<'a> Checkup<'a> {
                         Some(Board::FtpdLite) => "FTPdLite, on a board with MicroPython: ",
                         None => "",
                     };
-                    self.page.finding("server", &format!("{name}{}", welcome.greeting));
+                    let greeting = welcome.greeting.lines().next().unwrap_or_default();
+                    self.page.finding("server", &format!("{name}{greeting}"));
                     let encryption = welcome.tls.unwrap_or_else(|| self.why_none(board));
                     self.page.finding("encryption", &encryption);
                     let user = &self.config.logins[self.id].user;
@@ -346,6 +360,7 @@ impl<'a> Checkup<'a> {
                 left.push(name.clone());
             }
         }
+        self.has_made.store(false, Ordering::Relaxed);
         self.is_left(&left);
     }
 
@@ -384,6 +399,7 @@ impl<'a> Checkup<'a> {
 
     /// Uploads `len` bytes, first under another name if it is to be `renamed`.
     fn store(&mut self, name: &str, len: usize, renamed: bool) -> Result<(), TransferError> {
+        self.has_made.store(true, Ordering::Relaxed);
         let temporary = renamed.then(|| format!("{name}.new"));
         for made in temporary.iter().map(String::as_str).chain([name]) {
             if !self.files.iter().any(|file| file == made) {

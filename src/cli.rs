@@ -31,10 +31,10 @@ Examples:
   autoftp --check esp32.local                 tell what the server can do, and what to mend
 
 Settings can stand in a file named .autoftp in the directory, a 'key: value' a line, where the
-keys are the long options' names.
+keys are 'host' and the long options' names.
 
-Exit status: 0 after Ctrl-C with everything sent; 1 if a file is not delivered or a host cannot
-be used; 2 for a wrong command line or .autoftp; 130 after a second Ctrl-C.";
+Exit status: 0 after Ctrl-C or --once with everything sent; 1 if a file is not delivered or a host
+cannot be used (with --once also if a script fails, with --check if uploads do not work); 2 for a wrong command line or .autoftp; 130 after a second Ctrl-C.";
 
 /// Options as given, on the command line or in `.autoftp`.
 // The comments on the fields are the help text, where brackets are no links.

@@ -130,7 +130,9 @@ impl Login {
         } else {
             (Source::Person, None)
         };
+        let is_found = entry.is_some();
         let notice = match &source {
+            Source::Nobody | Source::Person if !is_found => netrc_fault.clone(),
             Source::File(file) => exposure(file),
             Source::Netrc => netrc_file().and_then(|file| exposure(&file)),
             _ => None,
@@ -213,13 +215,13 @@ impl Login {
 
     /// The server does not take the password. Says whether the person who gave it may try again. A
     /// command will be asked for a newer one.
-    pub fn is_refused(&self) -> bool {
+    pub fn is_refused(&self) -> Option<String> {
         let mut password = self.password.lock().unwrap_or_else(PoisonError::into_inner);
         let may_try = (1..TRIES).contains(&password.asked);
         if may_try || matches!(self.source, Source::Command(..)) {
             password.known = None;
         }
-        may_try
+        may_try.then(|| format!("{} of {TRIES} tries", password.asked))
     }
 
     /// Whether the password may go to this address unencrypted: within the house; further only if
@@ -391,7 +393,13 @@ fn netrc_entry(host: &str) -> Result<Option<Authenticator>, String> {
     let Some(path) = netrc_file() else {
         return Ok(None);
     };
-    let mut netrc = Netrc::from_file(&path).map_err(|error| error.to_string())?;
+    let fault =
+        |error: &dyn std::fmt::Display| format!("netrc '{}' is not used: {error}", path.display());
+    // Only the one that somebody names has to be there.
+    if !path.exists() && env::var_os("NETRC").is_none() {
+        return Ok(None);
+    }
+    let mut netrc = Netrc::from_file(&path).map_err(|error| fault(&error))?;
     Ok(netrc.hosts.remove(host).or_else(|| netrc.hosts.remove("default")))
 }
 

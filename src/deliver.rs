@@ -384,7 +384,8 @@ impl Lane {
         const SESSIONS: u32 = 3;
         let in_vain = self.last_work.elapsed() >= self.config.timeout;
         if self.config.once && self.failures >= SESSIONS && in_vain {
-            return self.give_up_host(cause);
+            let seconds = self.last_work.elapsed().as_secs();
+            return self.give_up_host(format!("{cause} (given up after {seconds} s)"));
         }
         let retry = match self.failures {
             0 => Duration::ZERO,

@@ -68,8 +68,8 @@ impl Host {
         };
         ensure!(
             userinfo.is_some() || !authority.contains(['/', '@']) || !scheme.is_empty(),
-            "did you mean ftp://{}?",
-            without_password(text)
+            "did you mean {}?",
+            meant(&without_password(text))
         );
         let (name, port) = split_port(authority)?;
         ensure!(
@@ -143,6 +143,15 @@ fn decode(text: &str) -> Result<String> {
         .map_err(|_| anyhow!("a part of it is not UTF-8 once its %-codes are decoded"))?;
     ensure!(!text.contains(char::is_control), "it has a control character in it");
     Ok(text.into_owned())
+}
+
+/// What is nearest to being an address.
+fn meant(text: &str) -> String {
+    let (scheme, rest) = match text.split_once(":/") {
+        Some((scheme @ ("ftp" | "ftps"), rest)) => (scheme, rest),
+        _ => ("ftp", text),
+    };
+    format!("{scheme}://{}", rest.trim_start_matches('/'))
 }
 
 /// `text` with what may be a password left out, for messages: all from the first colon to the last

@@ -628,7 +628,11 @@ fn one_line(text: &str) -> String {
 
 /// A greeting without its ornaments.
 fn plain(text: &str) -> String {
-    one_line(text).trim_matches(|c: char| "()[]-*=. ".contains(c)).to_owned()
+    let text = one_line(text);
+    let text = text.trim_matches(|c: char| "-*=. ".contains(c));
+    // As in `(vsFTPd 3.0.3)`.
+    let inner = text.strip_prefix('(').and_then(|text| text.strip_suffix(')'));
+    inner.filter(|inner| !inner.contains('(')).unwrap_or(text).to_owned()
 }
 
 /// The first few of many names.

@@ -145,7 +145,8 @@ pub fn dial(
             Err(ConnectError::Later(no_service(&reply)))
         }
         Err(Refused::Said(reply)) => Err(ConnectError::Unusable(format!(
-            "it offers no TLS: {reply}: ask for it there, or go without (--tls, ftps://)"
+            "it offers no TLS: {reply}: turn it on there, or leave out --tls (with ftp:// for ftps://) \
+             to go unencrypted"
         ))),
         Err(Refused::Unprotected(reply)) => Err(unprotected(&reply)),
         Err(Refused::Tls(fault)) => {

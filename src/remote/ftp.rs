@@ -308,8 +308,8 @@ impl Session {
             331 | 430 | 500..=599 => {
                 let refused = format!("login as {} refused: {reply}", login.user);
                 Err(match login.is_refused() {
-                    true => ConnectError::Again(refused),
-                    false => {
+                    Some(tries) => ConnectError::Again(format!("{refused} ({tries})")),
+                    None => {
                         let remedy = remedy(self.is_lacking_tls(&reply), login);
                         ConnectError::Unusable(format!("{refused}: {remedy}"))
                     }
@@ -349,7 +349,7 @@ impl Session {
             let reply = self.command(&format!("CWD {}", prefixed(dir)))?;
             if !reply.is_completion() {
                 return Err(ConnectError::Unusable(format!(
-                    "the remote directory '{dir}' cannot be used: {reply}: make it there, or correct --remote-dir"
+                    "the remote directory '{dir}' cannot be used: {reply}: make it there, or correct it in HOST or --remote-dir"
                 )));
             }
         }

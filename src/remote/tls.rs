@@ -92,6 +92,11 @@ impl Trust {
         // A key that does not fit is found out now.
         trust.config(false).map_err(|error| match error {
             Error::InvalidCertificate(fault) => anyhow!("--client-cert: {}", broken_rule(&fault)),
+            Error::InconsistentKeys(_) => {
+                anyhow!(
+                    "the key in --client-key does not belong to the certificate in --client-cert"
+                )
+            }
             error => anyhow!("--client-cert and --client-key: {error}"),
         })?;
         Ok(trust)
@@ -140,15 +145,22 @@ fn certificates(option: &str, file: &Path) -> Result<Vec<CertificateDer<'static>
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| anyhow!("{}", unreadable(&error)))
         .with_context(context)?;
-    ensure!(!found.is_empty(), "{}: there is no certificate in it (PEM is wanted)", context());
+    ensure!(
+        !found.is_empty(),
+        "{}: there is no certificate in it (PEM is wanted: openssl x509 -inform der -in FILE)",
+        context()
+    );
     Ok(found)
 }
 
 fn unreadable(error: &rustls::pki_types::pem::Error) -> String {
-    use rustls::pki_types::pem::Error::{Io, NoItemsFound};
+    use rustls::pki_types::pem::Error::{Io, MissingSectionEnd, NoItemsFound};
     match error {
         Io(error) => error.to_string(),
-        NoItemsFound => "there is nothing of use in it (PEM is wanted)".to_owned(),
+        NoItemsFound => "there is nothing of use in it (PEM is wanted, without a passphrase: \
+             openssl pkey -in FILE)"
+            .to_owned(),
+        MissingSectionEnd { .. } => "it is cut off".to_owned(),
         error => format!("{error} (PEM is wanted)"),
     }
 }
@@ -295,7 +307,7 @@ fn untrusted(fault: &CertificateError) -> String {
             format!(
                 "its certificate is for {}, not for {expected}: if this is the right server, use \
                  --tls-server-name {}",
-                names.join(", "),
+                shown_names(&names),
                 usable.map_or("NAME", String::as_str)
             )
         }
@@ -318,6 +330,15 @@ fn untrusted(fault: &CertificateError) -> String {
                 .to_owned(),
             rule => format!("its certificate cannot be accepted: {rule}: it needs another one"),
         },
+    }
+}
+
+/// The first few of them.
+fn shown_names(names: &[String]) -> String {
+    const MANY: usize = 3;
+    match names.len().saturating_sub(MANY) {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names[..MANY].join(", ")),
     }
 }
 

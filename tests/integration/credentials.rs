@@ -206,3 +206,24 @@ fn a_server_that_knows_no_types_has_but_one() {
     server.wait_stored("a.py", "a");
     run.stop();
 }
+
+#[test]
+fn a_netrc_that_cannot_be_read_is_told() {
+    let (project, server) = (Project::new(), Scripted::start());
+    write_secret(&project.home().join(".netrc"), "machine 127.0.0.1 login me pasword x\n", 0o600);
+    let mut run = project.watch(&[&server.host()]);
+    run.wait_for("connected");
+    run.stop();
+    assert_eq!(run.count("is not used"), 1, "{}", run.stdout());
+    assert_eq!(server.commands("USER"), ["USER anonymous"]);
+}
+
+#[test]
+fn a_refused_password_is_told_with_where_it_came_from() {
+    let (project, server) = (Project::new(), Scripted::with(ACCOUNT));
+    let mut command = project.autoftp(&["-u", "me", &server.host()]);
+    command.env("AUTOFTP_PASSWORD", "wrong");
+    let mut run = Autoftp::spawn(command);
+    assert_eq!(run.wait_exit(), 1);
+    assert!(run.stderr().contains("(from AUTOFTP_PASSWORD)"), "{}", run.stderr());
+}
