@@ -142,7 +142,7 @@ pub fn dial(
             Ok(dialled)
         }
         Err(Refused::Said(reply)) if reply.code / 100 == 4 => {
-            Err(ConnectError::Later(no_service(&reply)))
+            Err(ConnectError::Later(format!("TLS is not to be had now: {}", no_service(&reply))))
         }
         Err(Refused::Said(reply)) => Err(ConnectError::Unusable(format!(
             "it offers no TLS: {reply}: turn it on there, or leave out --tls (with ftp:// for ftps://) \
