@@ -310,14 +310,14 @@ impl Wire {
         mut what: impl FnMut() -> io::Result<T>,
     ) -> Pumped<T> {
         let ended = |cause: String| Ok(Err(TransferError::Reconnect(cause)));
-        let begun = Instant::now();
+        let mut moved = Instant::now();
         loop {
             let error = match what() {
                 Ok(done) => return Ok(Ok(done)),
                 Err(error) => error,
             };
             match error.kind() {
-                io::ErrorKind::Interrupted => {}
+                io::ErrorKind::Interrupted => moved = Instant::now(),
                 io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
                     // A board that gave up leaves the data connection open, and says so only on the
                     // control connection.
@@ -327,7 +327,7 @@ impl Wire {
                     if !self.is_at_home() {
                         return Err(TransferError::Disconnected(AWAY.to_owned()));
                     }
-                    if !LOOKS_AGAIN || begun.elapsed() >= self.timeout {
+                    if !LOOKS_AGAIN || moved.elapsed() >= self.timeout {
                         let cause = "it takes no data and says nothing".to_owned();
                         return Err(TransferError::Disconnected(cause));
                     }
@@ -631,7 +631,11 @@ impl Data {
                 let taken = tls.writer().write(bytes)?;
                 match push(tls, &mut self.socket) {
                     // What was taken goes out with the next.
-                    Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+                    Err(error)
+                        if !is_slow(&error) && error.kind() != io::ErrorKind::Interrupted =>
+                    {
+                        Err(error)
+                    }
                     _ => Ok(taken),
                 }
             }
@@ -655,9 +659,7 @@ impl Data {
         let _ = self.socket.set_read_timeout(Some(CLOSED_WITHIN));
         match self.socket.peek(&mut [0]) {
             Ok(read) => read == 0,
-            Err(error) => {
-                !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
-            }
+            Err(error) => !is_slow(&error),
         }
     }
 
@@ -688,14 +690,25 @@ fn is_open(socket: &TcpStream) -> bool {
     look().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
-/// Writes what TLS has to say.
+/// Writes what TLS has to say. [`io::ErrorKind::Interrupted`] says that a part of it went out.
 fn push(tls: &mut ClientConnection, socket: &mut TcpStream) -> io::Result<()> {
+    let mut has_moved = false;
     while tls.wants_write() {
-        if tls.write_tls(socket)? == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
+        match tls.write_tls(socket) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(_) => has_moved = true,
+            Err(error) if has_moved && is_slow(&error) => {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            Err(error) => return Err(error),
         }
     }
     Ok(())
+}
+
+/// Whether it is only that the time for one try was up.
+fn is_slow(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
 /// Says what it means that a data port cannot be reached, where the control connection can.
