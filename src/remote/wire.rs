@@ -697,7 +697,7 @@ fn push(tls: &mut ClientConnection, socket: &mut TcpStream) -> io::Result<()> {
         match tls.write_tls(socket) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(_) => has_moved = true,
-            Err(error) if has_moved && is_slow(&error) => {
+            Err(error) if has_moved && LOOKS_AGAIN && is_slow(&error) => {
                 return Err(io::ErrorKind::Interrupted.into());
             }
             Err(error) => return Err(error),
