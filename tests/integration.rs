@@ -15,6 +15,8 @@ mod check;
 mod cli;
 #[path = "integration/credentials.rs"]
 mod credentials;
+#[path = "integration/data.rs"]
+mod data;
 #[path = "integration/deciding.rs"]
 mod deciding;
 #[path = "integration/delivering.rs"]
