@@ -49,6 +49,9 @@ mod shutdown;
 mod state;
 #[path = "integration/sync.rs"]
 mod sync;
+#[cfg(target_os = "linux")]
+#[path = "integration/tls.rs"]
+mod tls;
 #[path = "integration/up_delete.rs"]
 mod up_delete;
 #[path = "integration/watching.rs"]
