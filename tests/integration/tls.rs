@@ -430,3 +430,60 @@ fn in_tls_1_2_one_session_is_resumed_for_every_file() {
     assert_eq!(lab.server.sessions(), 1);
     lab.stop(run);
 }
+
+/// What is survived in the clear is survived encrypted: there is another reader beneath the replies.
+#[test]
+fn what_a_server_does_wrong_it_may_do_in_tls() {
+    let acts = [Act::Silence, Act::Reset, Act::Flood("220 and so on "), Act::Babble("226 Stored")];
+    let points = ["PASS", "TYPE", "PASV", "STOR", "150", "226", "SIZE", "MKD", "QUIT"];
+    let cases = acts.into_iter().flat_map(|act| points.map(|point| (point, act)));
+    side_by_side(cases, |(point, act)| {
+        let lab = Lab::new(Manner::EXPLICIT);
+        lab.server.times(1, point, act);
+        let run = lab.watch(&["--timeout", "1"]);
+        let begun = Instant::now();
+        for path in ["lib/a.txt", "lib/b.txt"] {
+            lab.save(path, path);
+        }
+        lab.stop(run);
+        assert!(begun.elapsed() < 2 * SOON, "{point} {act:?}: {:?}", begun.elapsed());
+        // It has brought it upon itself that a command comes before the last one is answered.
+        lab.server.forgive();
+    });
+}
+
+/// The server connects, and is the one that shows a certificate all the same.
+#[test]
+fn who_connects_for_the_data_has_to_be_the_server() {
+    side_by_side([false, true], |other_on_data| {
+        let lab = Lab::new(Manner { other_on_data, ..Manner::EXPLICIT });
+        let mut run = lab.watch(&["--active"]);
+        if other_on_data {
+            lab.project.write("a.txt", "a secret");
+            run.wait_for_error(
+                "somebody else answers its data connections: its certificate is from",
+            );
+            run.interrupt_and_wait();
+            assert_eq!(lab.server.stored(), []);
+        } else {
+            lab.save("a.txt", "a secret");
+            lab.save("large.txt", &"large ".repeat(100_000));
+            lab.stop(run);
+        }
+    });
+}
+
+#[test]
+fn a_check_finds_nothing_wrong_with_it() {
+    let newer = Manner { versions: TLS_1_3, tickets: Some(1), ..Manner::EXPLICIT };
+    let cases = [(BOTH[0], "TLS 1.2"), (BOTH[1], "TLS 1.2"), (newer, "TLS 1.3")];
+    side_by_side(cases, |(manner, version)| {
+        let lab = Lab::new(manner);
+        let mut run = lab.run(&["--check", "--cacert", &lab.issuer()]);
+        assert_eq!(run.wait_exit(), 0, "{manner:?}");
+        assert!(run.count(version) > 0, "{manner:?}: {}", run.stdout());
+        assert_eq!(run.stderr(), "", "{manner:?}");
+        assert_eq!(lab.server.files(), []);
+        lab.expect_discretion(&run);
+    });
+}

@@ -263,7 +263,12 @@ impl Shared {
     }
 
     /// `None` at the end of the session.
-    fn obey(&self, client: &End, mut server: &TcpStream, command: &[u8]) -> Option<()> {
+    fn obey(
+        self: &Arc<Shared>,
+        client: &End,
+        mut server: &TcpStream,
+        command: &[u8],
+    ) -> Option<()> {
         let line = String::from_utf8_lossy(command).trim_end().to_owned();
         if client.is_in_the_clear() {
             self.in_the_clear.lock().unwrap().push(line.clone());
@@ -296,6 +301,10 @@ impl Shared {
                 Some(Fault::RefusesProtection(reply)) => reply,
                 _ => "200 Private",
             },
+            _ if line.starts_with("PORT ") => {
+                let command = diverted(&format!("{line}\r\n"), |port| self.divert(port, true));
+                return server.write_all(command.as_bytes()).ok();
+            }
             _ => return server.write_all(command).ok(),
         };
         client.write(format!("{answer}\r\n").as_bytes()).ok()
@@ -316,14 +325,8 @@ impl Shared {
     /// A reply, with a data port of ours in place of the server's.
     fn announced(self: &Arc<Shared>, reply: &[u8]) -> Vec<u8> {
         let text = String::from_utf8_lossy(reply);
-        if text.starts_with("227 ")
-            && let Some((start, rest)) = text.split_once("(127,0,0,1,")
-            && let Some((port, end)) = rest.split_once(')')
-            && let Some((high, low)) = port.split_once(',')
-        {
-            let port = high.parse::<u16>().unwrap() << 8 | low.parse::<u16>().unwrap();
-            let port = self.await_data(port);
-            return format!("{start}(127,0,0,1,{},{}){end}", port >> 8, port & 0xff).into_bytes();
+        if text.starts_with("227 ") {
+            return diverted(&text, |port| self.divert(port, false)).into_bytes();
         }
         // What it makes of a connection that was cut below.
         if self.manner.tickets.is_some() && text.starts_with("426 ") {
@@ -332,16 +335,18 @@ impl Shared {
         reply.to_vec()
     }
 
-    /// Opens a port that leads to the server's; returns its number.
-    fn await_data(self: &Arc<Shared>, port: u16) -> u16 {
+    /// Opens a data port that leads to this one, for the server or for the client; returns its
+    /// number.
+    fn divert(self: &Arc<Shared>, port: u16, for_server: bool) -> u16 {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let own_port = listener.local_addr().unwrap().port();
         let shared = Arc::clone(self);
         thread::spawn(move || {
-            let (client, _) = listener.accept().unwrap();
-            let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) else {
+            let (here, _) = listener.accept().unwrap();
+            let Ok(there) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) else {
                 return;
             };
+            let (client, server) = if for_server { (there, here) } else { (here, there) };
             shared.pass_data(End::new(client), server);
         });
         own_port
@@ -377,6 +382,16 @@ impl Shared {
         while read(&server).is_some() {}
         client.close();
     }
+}
+
+/// `PORT 127,0,0,1,p1,p2`, or what PASV is answered, with another port.
+fn diverted(text: &str, divert: impl FnOnce(u16) -> u16) -> String {
+    const ADDRESS: &str = "127,0,0,1,";
+    let (start, rest) = text.split_once(ADDRESS).unwrap();
+    let end = rest.find(|c: char| !c.is_ascii_digit() && c != ',').unwrap();
+    let (high, low) = rest[..end].split_once(',').unwrap();
+    let port = divert(u16::from_be_bytes([high.parse().unwrap(), low.parse().unwrap()]));
+    format!("{start}{ADDRESS}{},{}{}", port >> 8, port & 0xff, &rest[end..])
 }
 
 /// What has come; `None` at the end.
