@@ -18,6 +18,7 @@ use rustls::{
     ALL_VERSIONS, HandshakeKind, RootCertStore, ServerConfig, ServerConnection,
     SupportedProtocolVersion,
 };
+use socket2::SockRef;
 use tempfile::TempDir;
 
 use super::Scripted;
@@ -43,6 +44,8 @@ pub enum Fault {
     ClearData,
     /// Says that nothing more comes on the data connection, and takes nothing more from it.
     HalfClosesData,
+    /// Takes the beginning of what comes on the data connection slowly.
+    CrawlsOnData,
     /// Says that nothing comes on the data connection, and takes what does.
     SaysNothingOnData,
 }
@@ -84,6 +87,10 @@ impl Manner {
 /// Longer than any test waits: one byte of a record every 100 ms.
 const LONG: usize = 10_000;
 const DROP_BY_DROP: Duration = Duration::from_millis(100);
+
+/// 16 kB a second, for so many bytes.
+const CRAWLS: Duration = Duration::from_millis(500);
+const CRAWLS_FOR: usize = 72 * 1024;
 
 struct Shared {
     server: SocketAddr,
@@ -339,6 +346,8 @@ impl Shared {
     /// number.
     fn divert(self: &Arc<Shared>, port: u16, for_server: bool) -> u16 {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        // What the system takes for us counts as taken.
+        let _ = SockRef::from(&listener).set_recv_buffer_size(8 * 1024);
         let own_port = listener.local_addr().unwrap().port();
         let shared = Arc::clone(self);
         thread::spawn(move || {
@@ -369,6 +378,15 @@ impl Shared {
             let _ = client.socket.shutdown(Shutdown::Write);
             return self.ignored.lock().unwrap().push(client.socket);
         }
+        let mut crawled = if self.strikes(Fault::CrawlsOnData) { 0 } else { CRAWLS_FOR };
+        while crawled < CRAWLS_FOR
+            && let Some(raw) = read_at_most(8 * 1024, &client.socket)
+            && let Ok(bytes) = client.decrypted(&raw)
+            && server.write_all(&bytes).is_ok()
+        {
+            crawled += raw.len();
+            thread::sleep(CRAWLS);
+        }
         if self.strikes(Fault::SaysNothingOnData) {
             client.close();
         }
@@ -395,8 +413,12 @@ fn diverted(text: &str, divert: impl FnOnce(u16) -> u16) -> String {
 }
 
 /// What has come; `None` at the end.
-fn read(mut socket: &TcpStream) -> Option<Vec<u8>> {
-    let mut bytes = vec![0; 65536];
+fn read(socket: &TcpStream) -> Option<Vec<u8>> {
+    read_at_most(64 * 1024, socket)
+}
+
+fn read_at_most(limit: usize, mut socket: &TcpStream) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; limit];
     let count = socket.read(&mut bytes).ok().filter(|count| *count > 0)?;
     bytes.truncate(count);
     Some(bytes)
