@@ -431,6 +431,24 @@ fn in_tls_1_2_one_session_is_resumed_for_every_file() {
     lab.stop(run);
 }
 
+/// It says nothing for so long that it might want TLS from the start.
+#[test]
+fn a_server_that_is_slow_to_greet_is_asked_for_tls() {
+    let mut lab = Lab::new(Manner::EXPLICIT);
+    lab.server.times(1, "greeting", Act::Hold);
+    let mut run = lab.watch(&[]);
+    // The beginning of a handshake, which is none of the server's commands.
+    lab.front.wait_in_the_clear();
+    lab.server.release();
+    lab.save("a.txt", "one");
+    lab.server.restart();
+    lab.save("a.txt", "two");
+    run.stop();
+    assert_eq!(lab.server.commands("USER").len(), 2, "it was known the second time");
+    assert!(lab.front.in_the_clear().iter().all(|said| !said.contains("USER")));
+    lab.server.forgive();
+}
+
 /// What is survived in the clear is survived encrypted: there is another reader beneath the replies.
 #[test]
 fn what_a_server_does_wrong_it_may_do_in_tls() {

@@ -99,7 +99,7 @@ struct Shared {
     data: Arc<ServerConfig>,
     faults: Mutex<Vec<(usize, Fault)>>,
     /// What clients said in the clear.
-    in_the_clear: Mutex<Vec<String>>,
+    in_the_clear: Watched<Vec<String>>,
     /// Connections that are open and not looked at.
     ignored: Mutex<Vec<TcpStream>>,
     is_over: AtomicBool,
@@ -136,7 +136,7 @@ impl Front {
             control: Arc::new(control),
             data: Arc::new(data),
             faults: Mutex::default(),
-            in_the_clear: Mutex::default(),
+            in_the_clear: Watched::default(),
             ignored: Mutex::default(),
             is_over: AtomicBool::new(false),
             has_dripped: Watched::default(),
@@ -179,9 +179,15 @@ impl Front {
         assert!(drips.is_some(), "nothing drips");
     }
 
+    /// Waits until a client has said something in the clear.
+    pub fn wait_in_the_clear(&self) {
+        let said = self.shared.in_the_clear.wait(|said| (!said.is_empty()).then_some(()));
+        assert!(said.is_some(), "nothing was said");
+    }
+
     /// What clients said in the clear.
     pub fn in_the_clear(&self) -> Vec<String> {
-        self.shared.in_the_clear.lock().unwrap().clone()
+        self.shared.in_the_clear.read(Clone::clone)
     }
 }
 
@@ -278,7 +284,7 @@ impl Shared {
     ) -> Option<()> {
         let line = String::from_utf8_lossy(command).trim_end().to_owned();
         if client.is_in_the_clear() {
-            self.in_the_clear.lock().unwrap().push(line.clone());
+            self.in_the_clear.update(|said| said.push(line.clone()));
         }
         let drips = |fault| matches!(fault, Fault::Drips(start) if line.starts_with(start));
         if !client.is_in_the_clear() && self.fault(drips).is_some() {
@@ -291,7 +297,7 @@ impl Shared {
                     client.write(b"234 Go ahead\r\n").ok()?;
                     while let Some(bytes) = client.read() {
                         let said = String::from_utf8_lossy(&bytes).into_owned();
-                        self.in_the_clear.lock().unwrap().push(said);
+                        self.in_the_clear.update(|all| all.push(said));
                         client.write(b"500 What?\r\n").ok()?;
                     }
                     return None;
@@ -336,8 +342,8 @@ impl Shared {
             return diverted(&text, |port| self.divert(port, false)).into_bytes();
         }
         // What it makes of a connection that was cut below.
-        if self.manner.tickets.is_some() && text.starts_with("426 ") {
-            return b"425 The TLS session of the data connection was not resumed\r\n".to_vec();
+        if self.manner.tickets.is_some() {
+            return text.replace("426 Connection closed", "425 Not resumed").into_bytes();
         }
         reply.to_vec()
     }
