@@ -15,6 +15,8 @@ mod check;
 mod cli;
 #[path = "integration/credentials.rs"]
 mod credentials;
+#[path = "integration/data.rs"]
+mod data;
 #[path = "integration/deciding.rs"]
 mod deciding;
 #[path = "integration/delivering.rs"]
@@ -47,6 +49,9 @@ mod shutdown;
 mod state;
 #[path = "integration/sync.rs"]
 mod sync;
+#[cfg(target_os = "linux")]
+#[path = "integration/tls.rs"]
+mod tls;
 #[path = "integration/up_delete.rs"]
 mod up_delete;
 #[path = "integration/watching.rs"]

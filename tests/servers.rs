@@ -7,8 +7,6 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-#[path = "servers/certificates.rs"]
-mod certificates;
 #[path = "servers/encrypted.rs"]
 mod encrypted;
 #[path = "servers/inetd.rs"]

@@ -1,10 +1,10 @@
 //! The journey through TLS, which every server here is told to insist on.
 
-use crate::certificates::{NAME, OTHER_NAME, Shown};
 use crate::kinds::{Kind, PASSWORD_IN_URL, Tls, USER};
 use crate::left_out;
 use crate::private;
 use crate::running::{Running, Wishes};
+use crate::support::certificates::{NAME, OTHER_NAME, Shown};
 use crate::support::{Project, side_by_side};
 
 pub fn journey(kind: &Kind) {

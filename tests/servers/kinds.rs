@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::certificates::Files;
 use crate::inetd::Sessions;
 use crate::left_out::node_modules;
 use crate::private::{self, PASSWORD_HASH};
+use crate::support::certificates::Files;
 use crate::unftp::Unftp;
 
 /// The account with a password.

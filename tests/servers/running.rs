@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::certificates::{Files, Shown};
 use crate::inetd::Inetd;
 use crate::kinds::{Kind, Setup, Start, Tls, USER};
 use crate::private;
 use crate::processes::{
     DEADLINE, is_connected, is_listening, kill_descendants, kill_tree, wait_until,
 };
+use crate::support::certificates::{Files, Shown};
 use crate::unftp::Unftp;
 
 pub struct Running<'a> {

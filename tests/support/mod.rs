@@ -2,10 +2,14 @@
 
 mod autoftp;
 mod board;
+#[cfg(target_os = "linux")]
+pub mod certificates;
 mod log;
 mod scripted;
 pub mod server;
 mod socket;
+#[cfg(target_os = "linux")]
+pub mod tls;
 mod watched;
 
 use std::thread;

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -321,6 +321,8 @@ struct Session {
     dialect: Dialect,
     record: Arc<Watched<Record>>,
     passive: Option<TcpListener>,
+    /// Where the client awaits the data connection.
+    active: Option<SocketAddr>,
     directory: String,
     user: String,
     logged_in: bool,
@@ -343,6 +345,7 @@ impl Session {
             dialect,
             record,
             passive: None,
+            active: None,
             directory,
             user,
             logged_in: false,
@@ -508,6 +511,10 @@ impl Session {
                 let port = self.open_passive();
                 return format!("229 Entering Extended Passive Mode (|||{port}|)");
             }
+            "PORT" | "EPRT" => {
+                self.active = announced(verb, argument);
+                if self.active.is_some() { "200 OK" } else { "501 No address" }
+            }
             "CWD" if self.has_directory(&path) => {
                 self.directory = path;
                 "250 OK"
@@ -564,16 +571,21 @@ impl Session {
         if let Some(Act::Reply(reply)) = act {
             return Ok(reply.to_owned());
         }
-        let Some(listener) = self.passive.take() else {
+        let (active, passive) = (self.active.take(), self.passive.take());
+        if active.is_none() && passive.is_none() {
             return Ok("425 No data connection".to_owned());
-        };
+        }
         // Servers empty the file first, so that a transfer that comes to nothing destroys it.
         if can_open {
             self.record.update(|record| record.change(&path, Some(Vec::new())));
         }
         self.say_at("150", "150 Go on")?;
-        let Ok((data, _)) = listener.accept() else {
-            return Err(Over);
+        let connected = match (active, passive) {
+            (Some(client), _) => TcpStream::connect(client),
+            (None, listener) => listener.unwrap().accept().map(|(data, _)| data),
+        };
+        let Ok(data) = connected else {
+            return Ok("425 No way to there".to_owned());
         };
         let data = track(&self.record, data);
         match act {
@@ -641,6 +653,17 @@ impl Session {
     fn has_file(&self, path: &str) -> bool {
         self.record.read(|record| record.files.contains_key(path))
     }
+}
+
+/// The address in `PORT h1,h2,h3,h4,p1,p2` (RFC 959) or `EPRT |2|::1|port|` (RFC 2428).
+fn announced(verb: &str, argument: &str) -> Option<SocketAddr> {
+    if verb == "EPRT" {
+        let mut fields = argument.split('|').skip(2);
+        return Some((fields.next()?.parse::<IpAddr>().ok()?, fields.next()?.parse().ok()?).into());
+    }
+    let bytes: Result<Vec<u8>, _> = argument.split(',').map(str::parse).collect();
+    let [a, b, c, d, high, low] = bytes.ok()?.try_into().ok()?;
+    Some(([a, b, c, d], u16::from_be_bytes([high, low])).into())
 }
 
 fn parent(path: &str) -> &str {
