@@ -144,6 +144,9 @@ pub fn dial(
         Err(Refused::Said(reply)) if reply.code / 100 == 4 => {
             Err(ConnectError::Later(format!("TLS is not to be had now: {}", no_service(&reply))))
         }
+        Err(Refused::Said(reply)) if reply.code / 100 != 5 => {
+            Err(ConnectError::Later(format!("an answer that does not fit: {reply}")))
+        }
         Err(Refused::Said(reply)) => Err(ConnectError::Unusable(format!(
             "it offers no TLS: {reply}: turn it on there, or leave out --tls (with ftp:// for ftps://) \
              to go unencrypted"

@@ -321,7 +321,8 @@ fn untrusted(fault: &CertificateError) -> String {
         CertificateError::BadSignature
         | CertificateError::UnsupportedSignatureAlgorithmContext { .. }
         | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
-            "its certificate has a signature that is wrong or too weak: it needs a new one"
+            "its certificate has a signature that is too weak, or not its issuer's (has that a new \
+             certificate, for --cacert?)"
                 .to_owned()
         }
         other => match broken_rule(other).as_str() {
@@ -367,7 +368,15 @@ fn foreign(error: &Error) -> String {
                 .to_owned()
         }
         Error::AlertReceived(
-            Alert::CertificateRequired | Alert::BadCertificate | Alert::UnknownCA,
+            Alert::CertificateRequired
+            | Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::UnknownCA
+            | Alert::AccessDenied
+            | Alert::DecryptError,
         ) => "it refuses our certificate, or the lack of one: use --client-cert and --client-key"
             .to_owned(),
         error => format!("TLS failed: {error}"),

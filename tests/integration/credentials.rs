@@ -227,3 +227,14 @@ fn a_refused_password_is_told_with_where_it_came_from() {
     assert_eq!(run.wait_exit(), 1);
     assert!(run.stderr().contains("(from AUTOFTP_PASSWORD)"), "{}", run.stderr());
 }
+
+#[test]
+fn what_is_no_answer_to_auth_is_no_refusal() {
+    let (project, server) = (Project::new(), Scripted::start());
+    server.times(1, "AUTH", Act::Reply("226 Stored"));
+    let mut run = project.run(&["--tls", &server.host()]);
+    assert_eq!(run.wait_exit(), 1);
+    // The second answer is: the server has no TLS.
+    assert_eq!(server.commands("AUTH").len(), 2);
+    assert!(run.stderr().contains("offers no TLS"), "{}", run.stderr());
+}
