@@ -372,6 +372,7 @@ impl Session {
         let Upload { path, temporary, again, replaces } = upload;
         let target = self.name(path.as_str())?;
         let name = temporary.map_or(Ok(target.clone()), |name| self.name(name))?;
+        let must_stay_missing = self.look_without_blank(&target, lore)?;
         let is_there = path.parent().is_none_or(|parent| self.dirs.contains(parent));
         if lore.make_first && !is_there {
             self.make_directories(path)?;
@@ -405,7 +406,32 @@ impl Session {
         if temporary.is_some() {
             self.rename(&name, &target, replaces, lore)?;
         }
+        if let Some(without_blank) = must_stay_missing
+            && matches!(self.size_of(&without_blank, lore)?, Size::Bytes(_))
+        {
+            self.command(&format!("DELE {without_blank}"))?;
+            return Err(drops_blank());
+        }
         Ok(bytes)
+    }
+
+    /// Some servers drop a blank at the end of a name (aioftp): another file would be overwritten.
+    /// Returns the name without it if that is not there, and must not be afterwards.
+    fn look_without_blank(
+        &mut self,
+        name: &str,
+        lore: &mut Lore,
+    ) -> Result<Option<String>, TransferError> {
+        let without_blank = name.trim_end_matches(' ');
+        if without_blank == name {
+            return Ok(None);
+        }
+        match (self.size_of(without_blank, lore)?, self.size_of(name, lore)?) {
+            (Size::Missing, _) => Ok(Some(without_blank.to_owned())),
+            (Size::Bytes(one), Size::Bytes(other)) if one != other => Ok(None),
+            (Size::Bytes(_), Size::Missing) => Ok(None),
+            _ => Err(drops_blank()),
+        }
     }
 
     /// A path as the server is to read it.
@@ -420,13 +446,6 @@ impl Session {
             if encoding == Encoding::Utf8 && !std::mem::replace(&mut self.takes_utf8, true) {
                 self.offer_utf8()?;
             }
-        }
-        if path.split('/').any(|part| part.ends_with(' ')) {
-            // aioftp and others drop it: another file would be overwritten.
-            return Err(TransferError::Permanent(
-                "its path has a name that ends in a blank, which servers drop: rename it"
-                    .to_owned(),
-            ));
         }
         let name = prefixed(path);
         // What is longer, the board reads as two commands, the first of which names another file.
@@ -528,6 +547,9 @@ impl Session {
             self.make_directories(to)?;
         }
         let (from, to) = (self.name(from.as_str())?, self.name(to.as_str())?);
+        if to.ends_with(' ') {
+            return Err(drops_blank());
+        }
         self.rename(&from, &to, false, lore)
     }
 
@@ -733,6 +755,13 @@ impl Session {
             Err(error) => Err(Broken(error.to_string())),
         }
     }
+}
+
+/// Why a name that ends in a blank is not sent.
+fn drops_blank() -> TransferError {
+    TransferError::Permanent(
+        "its name ends in a blank, which the server seems to drop: rename it".to_owned(),
+    )
 }
 
 /// What to do about a refused login.

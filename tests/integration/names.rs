@@ -63,3 +63,30 @@ fn latin1_where_it_is_asked_for() {
     assert_eq!(run.interrupt_and_wait(), 1, "one file was not delivered");
     assert_eq!(server.sessions(), 1, "a name that cannot be written ends no session");
 }
+
+#[test]
+fn a_blank_at_the_end_is_kept_where_the_server_keeps_it() {
+    let (project, server) = (Project::new(), Scripted::start());
+    let mut run = project.watch(&[&server.host(), "-p", "*"]);
+    for (name, content) in [("a", "1"), ("a ", "22"), ("b ", "3"), ("b", "44"), ("a ", "555")] {
+        project.write(name, content);
+        server.wait_stored(name, content);
+    }
+    run.stop();
+    assert_eq!(run.stderr(), "");
+    assert_eq!(server.files().len(), 4);
+}
+
+#[test]
+fn a_blank_at_the_end_that_the_server_drops_overwrites_nothing() {
+    let (project, server) = (Project::new(), Scripted::start());
+    server.put("a", "mine");
+    // What a server does that reads both names as one.
+    server.on("SIZE a ", Act::Reply("213 4"));
+    let mut run = project.watch(&[&server.host(), "-p", "*"]);
+    project.write("a ", "other");
+    let error = run.wait_for_error("a ").text;
+    assert!(error.contains("blank"), "{error}");
+    assert_eq!(run.interrupt_and_wait(), 1);
+    assert_eq!(server.files(), [("a".to_owned(), "mine".to_owned())]);
+}
