@@ -418,8 +418,10 @@ impl<'a> Checkup<'a> {
 
     fn attempt(&mut self, upload: Upload, len: usize) -> Result<(), TransferError> {
         let mut source = sample(len).map_err(TransferError::Local)?;
-        let has_session = self.session.is_some() || self.reopen();
-        let Some(session) = self.session.as_mut().filter(|_| has_session) else {
+        if self.session.is_none() {
+            self.reopen();
+        }
+        let Some(session) = &mut self.session else {
             return Err(TransferError::Disconnected("there is no session any more".to_owned()));
         };
         let stored = session.store(upload, &mut source, &mut self.lore, &mut |_| ());

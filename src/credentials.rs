@@ -130,9 +130,8 @@ impl Login {
         } else {
             (Source::Person, None)
         };
-        let is_found = entry.is_some();
         let notice = match &source {
-            Source::Nobody | Source::Person if !is_found => netrc_fault.clone(),
+            Source::Nobody | Source::Person if entry.is_none() => netrc_fault.clone(),
             Source::File(file) => exposure(file),
             Source::Netrc => netrc_file().and_then(|file| exposure(&file)),
             _ => None,
@@ -393,13 +392,12 @@ fn netrc_entry(host: &str) -> Result<Option<Authenticator>, String> {
     let Some(path) = netrc_file() else {
         return Ok(None);
     };
-    let fault =
-        |error: &dyn std::fmt::Display| format!("netrc '{}' is not used: {error}", path.display());
     // Only the one that somebody names has to be there.
     if !path.exists() && env::var_os("NETRC").is_none() {
         return Ok(None);
     }
-    let mut netrc = Netrc::from_file(&path).map_err(|error| fault(&error))?;
+    let mut netrc = Netrc::from_file(&path)
+        .map_err(|error| format!("netrc '{}' is not used: {error}", path.display()))?;
     Ok(netrc.hosts.remove(host).or_else(|| netrc.hosts.remove("default")))
 }
 

@@ -22,6 +22,12 @@ pub enum BadPath {
     Control,
 }
 
+impl AsRef<str> for RelPath {
+    fn as_ref(&self) -> &str {
+        self.as_str()
+    }
+}
+
 impl RelPath {
     /// Takes a path relative to the watched directory.
     ///

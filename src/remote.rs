@@ -51,6 +51,11 @@ impl Reply {
         self.code / 100 == 3
     }
 
+    /// What is wrong with one that answers something else than was asked.
+    fn misfit(&self) -> String {
+        format!("an answer that does not fit: {self}")
+    }
+
     /// Whether it is about encryption that is not there.
     fn wants_tls(&self) -> bool {
         let said = self.text.to_ascii_lowercase();
@@ -128,7 +133,7 @@ impl TransferError {
                 " (it wants an account for that: try --account, or another --user)",
             )),
             500..=599 => Self::Permanent(said("")),
-            _ => Self::Disconnected(format!("an answer that does not fit: {reply}")),
+            _ => Self::Disconnected(reply.misfit()),
         }
     }
 
@@ -210,6 +215,11 @@ impl From<Broken> for TransferError {
 
 /// What is wrong with a session whose local address this computer does not have any more.
 pub const AWAY: &str = "this computer's address has changed";
+
+/// Whether it is only that the time for one try was up: which kind says so depends on the system.
+fn is_slow(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
 
 /// What is wrong with a server that sends a reply bit by bit.
 const TOO_LONG: &str = "its reply does not come to an end";

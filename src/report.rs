@@ -27,7 +27,7 @@ use crate::path::RelPath;
 use crate::remote::ftp::Trace;
 use crate::shutdown::Stop;
 use crate::terminal;
-use crate::text::{printable, shortened, shortened_to};
+use crate::text::{first_few, printable, shortened, shortened_to};
 
 /// What came of it all.
 #[derive(Debug)]
@@ -635,14 +635,9 @@ fn plain(text: &str) -> String {
     inner.filter(|inner| !inner.contains('(')).unwrap_or(text).to_owned()
 }
 
-/// The first few of many names.
 fn names(paths: &[RelPath]) -> String {
     const NAMED: usize = 10;
-    let names: Vec<&str> = paths.iter().take(NAMED).map(RelPath::as_str).collect();
-    match paths.len().saturating_sub(NAMED) {
-        0 => names.join(", "),
-        more => format!("{} and {more} more", names.join(", ")),
-    }
+    first_few(paths, NAMED)
 }
 
 fn size(bytes: u64) -> String {

@@ -23,6 +23,15 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(safe)
 }
 
+/// The first `most` of many names.
+pub fn first_few<T: AsRef<str>>(names: &[T], most: usize) -> String {
+    let named: Vec<&str> = names.iter().take(most).map(AsRef::as_ref).collect();
+    match names.len().saturating_sub(most) {
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
+    }
+}
+
 /// The beginning of a text, as much as a message has room for.
 pub fn shortened(text: &str) -> Cow<'_, str> {
     shortened_to(text, 60)

@@ -39,19 +39,10 @@ impl Control {
     /// Whether the session still stands, as far as can be told without asking: the server has
     /// neither closed it nor said anything unasked.
     pub fn is_quiet(&self) -> bool {
-        let look = || -> io::Result<bool> {
-            self.socket.set_nonblocking(true)?;
-            let quiet = match &self.tls {
-                None => self
-                    .socket
-                    .peek(&mut [0])
-                    .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock),
-                Some(tls) => self.is_silent(&mut locked(tls)),
-            };
-            self.socket.set_nonblocking(false)?;
-            Ok(quiet)
-        };
-        look().unwrap_or(false)
+        without_waiting(&self.socket, || match &self.tls {
+            None => has_nothing(&self.socket),
+            Some(tls) => self.is_silent(&mut locked(tls)),
+        })
     }
 
     /// TLS has messages of its own, such as tickets: takes what has come, to tell them from replies.
@@ -146,6 +137,24 @@ impl TlsStream for Control {
 
     fn mut_ref(&mut self) -> &mut Self {
         self
+    }
+}
+
+/// Whether nothing has come on a connection, not even its end.
+pub fn is_untouched(socket: &TcpStream) -> bool {
+    without_waiting(socket, || has_nothing(socket))
+}
+
+/// The same of a socket that does not wait.
+fn has_nothing(socket: &TcpStream) -> bool {
+    socket.peek(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+}
+
+/// Has a look at what has come; what cannot be looked at has not gone well.
+fn without_waiting(socket: &TcpStream, look: impl FnOnce() -> bool) -> bool {
+    socket.set_nonblocking(true).is_ok() && {
+        let seen = look();
+        socket.set_nonblocking(false).is_ok() && seen
     }
 }
 

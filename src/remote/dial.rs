@@ -13,7 +13,7 @@ use super::control::{Control, quick_ack};
 use super::ftp::Trace;
 use super::tls::{Fault, Secure, Trust};
 use super::watchdog::Watchdog;
-use super::{Broken, Reply, explain};
+use super::{Broken, Reply, explain, is_slow};
 use crate::encoding::Encoding;
 use crate::host::{FTPS_PORT, Host};
 
@@ -116,7 +116,7 @@ pub fn dial(
     let socket = connect(host, timeout)?;
     let Some(trust) = trust else {
         check_greeting(&socket, false)?;
-        return greet(socket, timeout, encoding, trace);
+        return Ok(greet(socket, timeout, encoding, trace)?);
     };
     let implicit = match habits.implicit {
         _ if host.port == FTPS_PORT => true,
@@ -145,7 +145,7 @@ pub fn dial(
             Err(ConnectError::Later(format!("TLS is not to be had now: {}", no_service(&reply))))
         }
         Err(Refused::Said(reply)) if reply.code / 100 != 5 => {
-            Err(ConnectError::Later(format!("an answer that does not fit: {reply}")))
+            Err(ConnectError::Later(reply.misfit()))
         }
         Err(Refused::Said(reply)) => Err(ConnectError::Unusable(format!(
             "it offers no TLS: {reply}: turn it on there, or leave out --tls (with ftp:// for ftps://) \
@@ -229,9 +229,7 @@ fn has_greeted(socket: &TcpStream, patience: Duration) -> bool {
     let _ = socket.set_read_timeout(Some(patience));
     let greeted = socket.peek(&mut [0]);
     let _ = socket.set_read_timeout(usual);
-    !greeted.is_err_and(|error| {
-        matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock)
-    })
+    !greeted.is_err_and(|error| is_slow(&error))
 }
 
 /// Looks at the greeting without taking it, to tell what is no FTP server from one that is.
@@ -255,18 +253,16 @@ fn check_greeting(socket: &TcpStream, is_secure: bool) -> Result<(), ConnectErro
             let said = said.lines().next().unwrap_or_default();
             format!("this is no FTP server, it says '{said}': check the host and the port")
         }
-        Err(error) => match error.kind() {
-            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock if !is_secure => {
-                "it accepts the connection but does not greet (is it an FTP server, or busy? if it \
-                 wants TLS from the start, use ftps://)"
-                    .to_owned()
-            }
-            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
-                "it accepts the connection but does not greet (is it an FTP server, or busy?)"
-                    .to_owned()
-            }
-            _ => explain(&error),
-        },
+        Err(error) if !is_slow(&error) => explain(&error),
+        Err(_) if is_secure => {
+            "it accepts the connection but does not greet (is it an FTP server, or busy?)"
+                .to_owned()
+        }
+        Err(_) => {
+            "it accepts the connection but does not greet (is it an FTP server, or busy? if it \
+             wants TLS from the start, use ftps://)"
+                .to_owned()
+        }
     };
     Err(ConnectError::Later(cause))
 }
@@ -277,20 +273,14 @@ fn greet(
     timeout: Duration,
     encoding: Encoding,
     trace: &Trace,
-) -> Result<Dialled, ConnectError> {
+) -> Result<Dialled, Refused> {
+    let other = |error: io::Error| Refused::Other(later(&error));
     let clones = socket.try_clone().and_then(|first| Ok((first, socket.try_clone()?)));
-    let (first, second) = clones.map_err(|error| later(&error))?;
+    let (first, second) = clones.map_err(other)?;
     let control = Control::new(first);
-    let watchdog = Watchdog::start(second).map_err(|error| later(&error))?;
+    let watchdog = Watchdog::start(second).map_err(other)?;
     let (greeted, too_long) = watchdog.within(timeout, || Stream::connect_with_stream(socket));
-    let stream = greeted.map_err(|error| refusal(error, too_long, encoding, trace));
-    let mut stream = stream.map_err(|refused| match refused {
-        Refused::Said(reply) | Refused::Unprotected(reply) => {
-            ConnectError::Later(no_service(&reply))
-        }
-        Refused::Tls(fault) => ConnectError::Later(fault.to_string()),
-        Refused::Other(error) => error,
-    })?;
+    let mut stream = greeted.map_err(|error| refusal(error, too_long, encoding, trace))?;
     stream.set_encoding(encoding);
     let greeting = welcome(&stream, trace);
     Ok(Dialled { stream, control, secure: None, watchdog, greeting, unprotected: false })
@@ -327,6 +317,17 @@ enum Refused {
     Unprotected(Reply),
     Tls(Fault),
     Other(ConnectError),
+}
+
+/// What it means before there is TLS to speak of.
+impl From<Refused> for ConnectError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Said(reply) | Refused::Unprotected(reply) => Self::Later(no_service(&reply)),
+            Refused::Tls(fault) => Self::Later(fault.to_string()),
+            Refused::Other(error) => error,
+        }
+    }
 }
 
 fn refusal(error: FtpError, too_long: bool, encoding: Encoding, trace: &Trace) -> Refused {
@@ -371,11 +372,7 @@ impl Handshaker {
         let (entered, too_long) =
             watchdog.within(3 * self.timeout, || stream.into_secure(self.clone(), ""));
         let outcome = self.outcome.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let control = match outcome {
-            Some(Err(fault)) => return Err(Refused::Tls(fault)),
-            Some(Ok(control)) => Some(control),
-            None => None,
-        };
+        let control = outcome.transpose().map_err(Refused::Tls)?;
         let stream = entered.map_err(|error| {
             match (refusal(error, too_long, encoding, trace), control.is_some()) {
                 (Refused::Said(reply), true) => Refused::Unprotected(reply),

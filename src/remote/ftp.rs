@@ -299,7 +299,7 @@ impl Session {
         match reply.code {
             200 | 202 | 230..=239 => Ok(()),
             // FTPdLite says 430 of a wrong password (RFC 2389 does not know it).
-            400..=499 if self.is_lacking_tls(&reply) => Err(ConnectError::Unusable(format!(
+            400..=499 if self.wire.is_lacking_tls(&reply) => Err(ConnectError::Unusable(format!(
                 "login as {} refused: {reply}: {}",
                 login.user,
                 remedy(true, login)
@@ -310,12 +310,12 @@ impl Session {
                 Err(match login.is_refused() {
                     Some(tries) => ConnectError::Again(format!("{refused} ({tries})")),
                     None => {
-                        let remedy = remedy(self.is_lacking_tls(&reply), login);
+                        let remedy = remedy(self.wire.is_lacking_tls(&reply), login);
                         ConnectError::Unusable(format!("{refused}: {remedy}"))
                     }
                 })
             }
-            _ => Err(ConnectError::Later(format!("an answer that does not fit: {reply}"))),
+            _ => Err(ConnectError::Later(reply.misfit())),
         }
     }
 
@@ -326,11 +326,6 @@ impl Session {
         }
         let peer = self.control.socket().peer_addr().map_err(Broken::from)?;
         login.allow_in_the_clear(peer.ip()).map_err(ConnectError::Unusable)
-    }
-
-    /// Whether what the server minds is that nothing is encrypted.
-    fn is_lacking_tls(&self, reply: &Reply) -> bool {
-        self.wire.means().secure.is_none() && reply.wants_tls()
     }
 
     /// Binary mode, and the directory; returns its name.
@@ -396,7 +391,7 @@ impl Session {
                 self.wire.store(&name, source, &self.trace, progress)?
             }
             Err(refusal @ TransferError::Again(_)) => {
-                lore.demands_resumption = true;
+                lore.demands_resumption |= self.wire.means().secure.is_some();
                 return Err(refusal);
             }
             result => result?,

@@ -30,6 +30,9 @@ use rustls::{
     Error, NamedGroup, ProtocolVersion, RootCertStore, SignatureScheme,
 };
 
+use super::is_slow;
+use crate::text::first_few;
+
 /// What the user says of whom to trust.
 #[derive(Debug, Default)]
 pub struct Settings {
@@ -203,13 +206,9 @@ impl Secure {
             match moved {
                 Ok(0) => return Err(Fault::Broken(io::ErrorKind::UnexpectedEof.into())),
                 Ok(_) => {}
-                Err(error) => match error.kind() {
-                    io::ErrorKind::Interrupted => {}
-                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                        look().map_err(Fault::Broken)?;
-                    }
-                    _ => return Err(Fault::Broken(error)),
-                },
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if is_slow(&error) => look().map_err(Fault::Broken)?,
+                Err(error) => return Err(Fault::Broken(error)),
             }
             if let Err(error) = tls.process_new_packets() {
                 // It is told why.
@@ -302,12 +301,13 @@ fn untrusted(fault: &CertificateError) -> String {
                 let name = name.split_once('(').map_or(name.as_str(), |(_, rest)| rest);
                 name.trim_end_matches(')').trim_matches('"').to_owned()
             };
+            const NAMED: usize = 3;
             let names: Vec<String> = presented.iter().map(bare).collect();
             let usable = names.iter().find(|name| !name.contains('*'));
             format!(
                 "its certificate is for {}, not for {expected}: if this is the right server, use \
                  --tls-server-name {}",
-                shown_names(&names),
+                first_few(&names, NAMED),
                 usable.map_or("NAME", String::as_str)
             )
         }
@@ -331,15 +331,6 @@ fn untrusted(fault: &CertificateError) -> String {
                 .to_owned(),
             rule => format!("its certificate cannot be accepted: {rule}: it needs another one"),
         },
-    }
-}
-
-/// The first few of them.
-fn shown_names(names: &[String]) -> String {
-    const MANY: usize = 3;
-    match names.len().saturating_sub(MANY) {
-        0 => names.join(", "),
-        more => format!("{} and {more} more", names[..MANY].join(", ")),
     }
 }
 

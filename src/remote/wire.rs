@@ -12,11 +12,10 @@ use std::time::{Duration, Instant};
 use rustls::{ClientConnection, HandshakeKind, ProtocolVersion};
 use socket2::SockRef;
 
-use super::control::Control;
-
+use super::control::{Control, is_untouched};
 use super::ftp::{Board, Trace};
 use super::tls::{Fault, Secure};
-use super::{AWAY, Broken, DataSeen, Reply, TransferError, explain};
+use super::{AWAY, Broken, DataSeen, Reply, TransferError, explain, is_slow};
 use crate::encoding::Encoding;
 use crate::source::Source;
 use crate::text::shortened;
@@ -218,12 +217,10 @@ impl Wire {
     /// given up gets into the next file, and each file's own into the one after. Has it taken.
     fn empty_queue(&mut self, trace: &Trace) -> Result<(), TransferError> {
         const NOWHERE: &str = ".autoftp-none";
-        self.send(&format!("STOR {NOWHERE}"), trace)?;
-        if self.reply(trace)?.is_preliminary() {
+        if self.ask(&format!("STOR {NOWHERE}"), trace)?.is_preliminary() {
             self.reply(trace)?;
         }
-        self.send(&format!("DELE {NOWHERE}"), trace)?;
-        self.reply(trace)?;
+        self.ask(&format!("DELE {NOWHERE}"), trace)?;
         Ok(())
     }
 
@@ -250,11 +247,16 @@ impl Wire {
         }
     }
 
+    /// Whether what the server minds is that nothing is encrypted.
+    pub fn is_lacking_tls(&self, reply: &Reply) -> bool {
+        self.means.secure.is_none() && reply.wants_tls()
+    }
+
     /// What a refused transfer means.
     fn refused(&mut self, reply: &Reply) -> TransferError {
         self.refusal = Some(reply.code);
         match reply.code {
-            _ if self.means.secure.is_none() && reply.wants_tls() => {
+            _ if self.is_lacking_tls(reply) => {
                 TransferError::Permanent(format!("{reply} (it wants encryption: use --tls)"))
             }
             // Its session for the data connection may be used up; a new session begins with one.
@@ -368,9 +370,8 @@ impl Wire {
             }
             IpAddr::V6(ip) => format!("EPRT |2|{ip}|{port}|"),
         };
-        self.send(&command, trace)?;
         // Some connect before they answer (pyftpdlib).
-        let reply = self.reply(trace).map_err(|Broken(cause)| {
+        let reply = self.ask(&command, trace).map_err(|Broken(cause)| {
             TransferError::Disconnected(format!(
                 "{cause}: if it cannot connect to this computer (is there a firewall?), leave out --active"
             ))
@@ -481,43 +482,11 @@ impl Wire {
     /// Asks for a data port and connects to it: always at the control connection's peer, because
     /// boards announce addresses that lead nowhere, and so that no server sends us elsewhere.
     fn connect_data(&mut self, trace: &Trace) -> Result<TcpStream, TransferError> {
-        if let Some(spare) = self.spare.take().filter(is_open) {
+        if let Some(spare) = self.spare.take().filter(is_untouched) {
             return Ok(spare);
         }
-        let peer = self.control.socket().peer_addr().map_err(Broken::from)?;
-        let mut reply = None;
-        if peer.is_ipv4() && !self.knows_no_pasv {
-            self.send("PASV", trace)?;
-            let said = self.reply(trace)?;
-            self.knows_no_pasv = said.is_unknown_command();
-            reply = Some(said).filter(|_| !self.knows_no_pasv);
-        }
-        let is_pasv = reply.is_some();
-        let reply = match reply {
-            Some(reply) => reply,
-            None => {
-                self.send("EPSV", trace)?;
-                self.reply(trace)?
-            }
-        };
-        if reply.is_unknown_command() {
-            return Err(TransferError::Permanent(format!(
-                "it has no passive mode: {reply}: try --active"
-            )));
-        }
-        if !reply.is_completion() {
-            return Err(TransferError::refused(&reply));
-        }
-        let port = if is_pasv {
-            let address = pasv_address(&reply.text);
-            self.announced = address.map(|address| *address.ip());
-            address.map(|address| address.port())
-        } else {
-            epsv_port(&reply.text)
-        };
-        let port =
-            port.ok_or_else(|| TransferError::Disconnected(format!("no data port in {reply}")))?;
-        let mut address = peer;
+        let mut address = self.control.socket().peer_addr().map_err(Broken::from)?;
+        let port = self.ask_for_port(address.is_ipv4(), trace)?;
         address.set_port(port);
         let is_uftpd = self.means.board == Some(Board::Uftpd);
         let patience = if is_uftpd { self.timeout.min(QUEUE_IS_FULL) } else { self.timeout };
@@ -531,6 +500,27 @@ impl Wire {
         })
     }
 
+    /// Has the server open a port for data.
+    fn ask_for_port(&mut self, is_v4: bool, trace: &Trace) -> Result<u16, TransferError> {
+        if is_v4 && !self.knows_no_pasv {
+            let reply = self.ask("PASV", trace)?;
+            self.knows_no_pasv = reply.is_unknown_command();
+            if !self.knows_no_pasv {
+                let address = pasv_address(&reply.text);
+                let port = port_in(&reply, address.map(|address| address.port()))?;
+                self.announced = address.map(|address| *address.ip());
+                return Ok(port);
+            }
+        }
+        let reply = self.ask("EPSV", trace)?;
+        if reply.is_unknown_command() {
+            return Err(TransferError::Permanent(format!(
+                "it has no passive mode: {reply}: try --active"
+            )));
+        }
+        port_in(&reply, epsv_port(&reply.text))
+    }
+
     fn prepare(&self, data: TcpStream) -> io::Result<TcpStream> {
         data.set_nodelay(true)?;
         let glance = if LOOKS_AGAIN { self.timeout.min(GLANCE) } else { self.timeout };
@@ -540,6 +530,12 @@ impl Wire {
         #[cfg(not(any(target_os = "linux", target_os = "android")))]
         let _ = SockRef::from(&data).set_send_buffer_size(8 * UNSENT as usize);
         Ok(data)
+    }
+
+    /// Sends a command, and waits for its answer.
+    fn ask(&mut self, line: &str, trace: &Trace) -> Result<Reply, Broken> {
+        self.send(line, trace)?;
+        self.reply(trace)
     }
 
     /// Sends one command in one write: two in a segment, or one in two, confuse boards.
@@ -595,14 +591,10 @@ impl Wire {
             match self.control.read(&mut buffer) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(read) => return Ok(buffer[..read].to_vec()),
-                Err(error) => match error.kind() {
-                    io::ErrorKind::Interrupted => {}
-                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut if self.is_at_home() => {}
-                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                        return Err(io::Error::other(AWAY));
-                    }
-                    _ => return Err(error),
-                },
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if !is_slow(&error) => return Err(error),
+                Err(_) if self.is_at_home() => {}
+                Err(_) => return Err(io::Error::other(AWAY)),
             }
         }
     }
@@ -679,17 +671,6 @@ impl Data {
     }
 }
 
-/// Whether nothing has come on it, not even its end.
-fn is_open(socket: &TcpStream) -> bool {
-    let look = || -> io::Result<usize> {
-        socket.set_nonblocking(true)?;
-        let seen = socket.peek(&mut [0]);
-        socket.set_nonblocking(false)?;
-        seen
-    };
-    look().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
-}
-
 /// Writes what TLS has to say. [`io::ErrorKind::Interrupted`] says that a part of it went out.
 fn push(tls: &mut ClientConnection, socket: &mut TcpStream) -> io::Result<()> {
     let mut has_moved = false;
@@ -704,11 +685,6 @@ fn push(tls: &mut ClientConnection, socket: &mut TcpStream) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Whether it is only that the time for one try was up.
-fn is_slow(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
 /// Says what it means that a data port cannot be reached, where the control connection can.
@@ -730,6 +706,14 @@ fn blocked(error: &io::Error) -> String {
 /// The inner error is what to make of a data connection that ended early if the server says no
 /// more about it; after the outer one its words are not waited for.
 type Pumped<T> = Result<Result<T, TransferError>, TransferError>;
+
+/// The port that was asked for.
+fn port_in(reply: &Reply, port: Option<u16>) -> Result<u16, TransferError> {
+    if !reply.is_completion() {
+        return Err(TransferError::refused(reply));
+    }
+    port.ok_or_else(|| TransferError::Disconnected(format!("no data port in {reply}")))
+}
 
 /// Where the first complete reply in `bytes` ends: after a line of three digits and a blank
 /// (RFC 959, 4.2; some boards leave the blank out).

@@ -452,19 +452,22 @@ pub fn pure_ftpd() -> Kind {
     }
 }
 
+/// One process for each session, which ends when nothing is said for a while.
+fn with_inetd(source: Source, setup: &Setup) -> Start {
+    let idle = setup.idle_seconds().to_string();
+    Start::Inetd(Box::new(move || {
+        let mut command = Command::new(source.program());
+        command.args(["-t", &idle]);
+        command
+    }))
+}
+
 pub fn inetutils_ftpd() -> Kind {
     const SOURCE: Source = Source::Debian("usr/sbin/ftpd");
     Kind {
         name: "inetutils-ftpd",
         source: SOURCE,
-        start: |setup| {
-            let idle = setup.idle_seconds().to_string();
-            Start::Inetd(Box::new(move || {
-                let mut command = Command::new(SOURCE.program());
-                command.args(["-t", &idle]);
-                command
-            }))
-        },
+        start: |setup| with_inetd(SOURCE, setup),
         needs_root: true,
         needs_accounts: true,
         anonymous: Anonymous::Writes,
@@ -484,14 +487,7 @@ pub fn ftpd_ssl() -> Kind {
     Kind {
         name: "ftpd-ssl",
         source: SOURCE,
-        start: |setup| {
-            let idle = setup.idle_seconds().to_string();
-            Start::Inetd(Box::new(move || {
-                let mut command = Command::new(SOURCE.program());
-                command.args(["-t", &idle]);
-                command
-            }))
-        },
+        start: |setup| with_inetd(SOURCE, setup),
         needs_root: true,
         needs_accounts: true,
         anonymous: Anonymous::Writes,
