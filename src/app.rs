@@ -74,6 +74,7 @@ pub fn run(config: Config) -> Result<Exit> {
         has_declined: false,
         unprocessed: BTreeSet::new(),
         wiped: Wiped::No,
+        stirred: None,
         renames: Vec::new(),
         watch,
         reporter,
@@ -144,6 +145,9 @@ const FLUSH: Duration = Duration::from_millis(300);
 /// How long to wait for lanes that have no session: they may be in the midst of connecting.
 const GRACE: Duration = Duration::from_millis(300);
 
+/// How often lanes are told that somebody is at work.
+const STIRS: Duration = Duration::from_secs(1);
+
 /// Whether several files had just gone when none was left, and none has come since.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Wiped {
@@ -174,6 +178,8 @@ struct App {
     /// The files whose script failed last.
     unprocessed: BTreeSet<RelPath>,
     wiped: Wiped,
+    /// When lanes were told last that somebody is at work.
+    stirred: Option<Instant>,
     /// What was renamed lately, if that matters: from, to, and when.
     renames: Vec<(RelPath, RelPath, Instant)>,
     watch: Watch,
@@ -331,6 +337,7 @@ impl App {
             }
             Seen::Change(path, signal) => (path, signal),
         };
+        self.stir();
         if signal == Signal::Dropped && self.config.mirror {
             self.hosts.iter().for_each(Books::tidy);
         }
@@ -351,6 +358,15 @@ impl App {
                 self.show(Event::Ignored { path, why });
             }
             Verdict::Ignored(_) => {}
+        }
+    }
+
+    /// Lets the lanes know that somebody is at work: an editor's temporary file announces a save.
+    fn stir(&mut self) {
+        let now = Instant::now();
+        if self.stirred.is_none_or(|then| now - then >= STIRS) {
+            self.stirred = Some(now);
+            self.hosts.iter().for_each(Books::stir);
         }
     }
 

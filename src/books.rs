@@ -100,6 +100,11 @@ impl Books {
         self.send(Order::Tidy);
     }
 
+    /// Somebody is at work here.
+    pub fn stir(&self) {
+        self.send(Order::Stir);
+    }
+
     /// All files are to be looked at; [`Books::take_listing`] says which.
     pub fn await_listing(&mut self) {
         self.awaits_listing = !self.unusable;

@@ -409,7 +409,8 @@ impl<'a> Checkup<'a> {
         let path = RelPath::new(Path::new(name))
             .map_err(|bad| TransferError::Permanent(format!("'{name}' is no path: {bad:?}")))?;
         let temporary = temporary.as_deref();
-        let upload = Upload { path: &path, temporary, again: false, replaces: renamed };
+        let upload =
+            Upload { path: &path, temporary, again: false, replaces: renamed, more: false };
         match self.attempt(upload, len) {
             Err(TransferError::Again(_)) => self.attempt(upload, len),
             result => result,

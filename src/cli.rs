@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{ArgAction, Parser, ValueEnum};
 
 use crate::encoding::Encoding;
+use crate::remote::Transfer;
 
 const ABOUT: &str = "Watches this directory and sends every saved file to an FTP server at once";
 
@@ -168,6 +169,13 @@ pub struct Cli {
     #[arg(long, help_heading = "Server")]
     pub active: bool,
 
+    /// How to send a file [default: as fast as is safe there]
+    ///
+    /// A slower way than that is used throughout; a faster one only where just its safety is in
+    /// doubt, as with a server that has one data port.
+    #[arg(long, value_enum, value_name = "WAY", help_heading = "Server")]
+    pub transfer: Option<Transfer>,
+
     /// How names are written on the wire [default: utf-8]
     #[arg(long, value_enum, ignore_case = true, value_name = "ENCODING", help_heading = "Server")]
     pub encoding: Option<Encoding>,
@@ -289,6 +297,7 @@ impl Cli {
             remote_dir: self.remote_dir.or(base.remote_dir),
             timeout: self.timeout.or(base.timeout),
             active: self.active || base.active,
+            transfer: self.transfer.or(base.transfer),
             encoding: self.encoding.or(base.encoding),
             tls: self.tls || base.tls,
             cacert: self.cacert.clone().or(base.cacert).filter(|_| !self.insecure),

@@ -18,6 +18,7 @@ use crate::filter::{Filter, Rules};
 use crate::host::Host;
 use crate::ledger;
 use crate::path::RelPath;
+use crate::remote::Transfer;
 use crate::remote::tls::{self, Trust};
 use crate::text::shortened;
 
@@ -65,6 +66,8 @@ pub struct Config {
     pub timeout: Duration,
     /// Whether servers connect to us for each file.
     pub active: bool,
+    /// How files are to be sent; without it, as fast as is safe.
+    pub transfer: Option<Transfer>,
     /// How names are written on the wire.
     pub encoding: Encoding,
     /// Whether servers are only tried out.
@@ -183,6 +186,7 @@ impl Config {
             dry_run: given.dry_run,
             timeout: given.timeout.unwrap_or(Duration::from_secs(10)),
             active: given.active,
+            transfer: given.transfer,
             encoding: given.encoding.unwrap_or_default(),
             check: given.check,
             process_timeout,

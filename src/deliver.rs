@@ -19,7 +19,7 @@ use crate::path::RelPath;
 use crate::queue::{Class, Job, Queue, Timing};
 use crate::remote::TransferError;
 use crate::remote::dial::{ConnectError, Habits};
-use crate::remote::ftp::{Entry, Lore, Session, Trace, Welcome};
+use crate::remote::ftp::{Entry, Lore, Manner, Session, Trace, Welcome};
 
 /// An idle session gets a NOOP this often: servers end one after 60 to 300 s.
 const KEEPALIVE: Duration = Duration::from_secs(30);
@@ -45,6 +45,9 @@ const BURST_ENDS: Duration = Duration::from_millis(50);
 /// No longer than this, though, for files of it that are tried again.
 const BURST_WAITS: Duration = Duration::from_secs(5);
 
+/// How long after the last sign of somebody at work the next save is prepared for.
+const AT_WORK: Duration = Duration::from_secs(25);
+
 /// When the clock on the wall went on for so much longer than ours, or we woke so late, the machine
 /// was asleep.
 const SLEPT: Duration = Duration::from_secs(5);
@@ -68,6 +71,8 @@ pub enum Order {
     Remove(RelPath, Ticket),
     /// A directory may be gone: see whether it is to be removed there, too.
     Tidy,
+    /// Somebody is at work in the directory: a save may follow.
+    Stir,
     /// Send what is pending if there is a session, then end.
     Drain,
 }
@@ -128,6 +133,8 @@ pub fn start(
         command_due: None,
         is_waiting: false,
         last_work: now,
+        last_sign: now,
+        manner: None,
         last_heard: now,
         clocks: (now, SystemTime::now()),
         config,
@@ -192,6 +199,10 @@ struct Lane {
     is_waiting: bool,
     /// When something was ordered or delivered last.
     last_work: Instant,
+    /// When something happened in the directory last, or there.
+    last_sign: Instant,
+    /// What was said last of how files are sent.
+    manner: Option<Manner>,
     last_heard: Instant,
     /// Our clock, which stands still while the machine sleeps, and the one on the wall.
     clocks: (Instant, SystemTime),
@@ -221,7 +232,7 @@ impl Lane {
                     }
                     continue;
                 }
-                if self.tidy(now) {
+                if self.tidy(now) || self.make_ready(now) {
                     continue;
                 }
             }
@@ -284,22 +295,31 @@ impl Lane {
                 self.queue.put(path, Class::Saved, now);
             }
             Order::Tidy => return,
+            Order::Stir => {
+                self.last_sign = now;
+                return;
+            }
             Order::Drain => {
                 self.draining = true;
                 // One last try for what waits for its next one.
                 self.queue.hurry(now);
             }
         }
-        self.last_work = now;
+        (self.last_work, self.last_sign) = (now, now);
     }
 
     fn wake_time(&self) -> Instant {
-        let Some(_) = &self.session else {
+        let Some(session) = &self.session else {
             return self.next_try;
         };
         let burst_ends = self.command_due.as_ref().map(|_| self.burst_ends());
         let may_remove = !self.leftovers.is_empty() && self.removals_refused < TRIES;
-        let times = [self.queue.next_due(), burst_ends, may_remove.then_some(self.next_removal)];
+        let times = [
+            self.queue.next_due(),
+            session.ready_until(),
+            burst_ends,
+            may_remove.then_some(self.next_removal),
+        ];
         times.into_iter().flatten().fold(self.last_heard + KEEPALIVE, Instant::min)
     }
 
@@ -328,6 +348,39 @@ impl Lane {
         }
     }
 
+    /// Prepares for the next save; returns whether there was something to do.
+    fn make_ready(&mut self, now: Instant) -> bool {
+        let is_at_work = now < self.last_sign + AT_WORK && !self.draining && !self.config.dry_run;
+        let Some(session) = &mut self.session else {
+            return false;
+        };
+        match session.make_ready(is_at_work, &mut self.lore) {
+            Ok(false) => {
+                self.tell_manner();
+                false
+            }
+            Ok(true) => {
+                self.last_heard = Instant::now();
+                true
+            }
+            Err(broken) => {
+                self.lose_session(broken.to_string());
+                true
+            }
+        }
+    }
+
+    /// Says how files are sent if that is news.
+    fn tell_manner(&mut self) {
+        let manner = self.session.as_ref().map(Session::manner);
+        if manner != self.manner.as_ref()
+            && let Some(manner) = manner.cloned()
+        {
+            self.manner = Some(manner.clone());
+            self.tell(HostEvent::Manner { transfer: manner.transfer, why: manner.why });
+        }
+    }
+
     /// A session that was left alone while the machine slept, or while we were stopped, may be gone
     /// without a word: asks it, and does not wait for long.
     fn look_at_the_clocks(&mut self, wake_time: Instant) {
@@ -352,11 +405,12 @@ impl Lane {
     fn connect(&mut self) {
         let trace = self.trace();
         match Session::open(Entry::of(&self.config, self.id), &mut self.habits, trace) {
-            Ok((session, welcome)) => {
+            Ok((mut session, welcome)) => {
+                session.take_up(&mut self.lore);
                 self.session = Some(session);
                 self.was_connected = true;
                 self.last_heard = Instant::now();
-                self.lore.begin_session();
+                self.last_sign = self.last_heard;
                 self.removals_refused = 0;
                 // A session that we renewed is nothing new to the person.
                 if !std::mem::take(&mut self.is_renewed) {
@@ -475,7 +529,7 @@ impl Lane {
             matches!(outcome, Outcome::Sent { .. } | Outcome::Renamed { .. } | Outcome::Removed);
         if changed_there {
             self.failures = 0;
-            (self.last_heard, self.last_work) = (now, now);
+            (self.last_heard, self.last_work, self.last_sign) = (now, now, now);
         }
         let is_new_there = matches!(
             outcome,

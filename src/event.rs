@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::filter::Why;
 use crate::path::RelPath;
+use crate::remote::Transfer;
 use crate::source::Stamp;
 
 /// Which of the hosts, by its place on the command line.
@@ -95,6 +96,13 @@ pub enum HostEvent {
         greeting: String,
         /// How it is encrypted; `None` in the clear.
         tls: Option<String>,
+    },
+    /// Files will be sent like this from now on.
+    Manner {
+        /// How.
+        transfer: Transfer,
+        /// Why not a faster way; empty if there is none.
+        why: String,
     },
     /// There is no session; another try follows.
     Disconnected {

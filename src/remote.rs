@@ -84,6 +84,27 @@ fn code_of(line: &[u8]) -> Option<u16> {
     })
 }
 
+/// How a file is sent. The later ones save round trips, and are not safe everywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, clap::ValueEnum)]
+pub enum Transfer {
+    /// Each step waits for the answer to the one before
+    Plain,
+    /// The data goes out along with STOR
+    Eager,
+    /// The same, over a data connection that was made beforehand
+    Ready,
+}
+
+impl fmt::Display for Transfer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Plain => "plain",
+            Self::Eager => "eager",
+            Self::Ready => "ready",
+        })
+    }
+}
+
 /// Why a file was not stored, by what is to be done about it.
 #[derive(Debug)]
 pub enum TransferError {

@@ -24,6 +24,7 @@ use crate::event::{Answer, Event, HostEvent, HostId, IDLE_END, Outcome, ScriptEv
 use crate::exit::Exit;
 use crate::filter::Why;
 use crate::path::RelPath;
+use crate::remote::Transfer;
 use crate::remote::ftp::Trace;
 use crate::shutdown::Stop;
 use crate::terminal;
@@ -326,6 +327,19 @@ impl Printer {
                 if !quiet {
                     let mark = self.out.paint("==", Color::Green);
                     self.print(&format!("{mark} {}", shown(&text)));
+                }
+            }
+            HostEvent::Manner { transfer, why } => {
+                if self.screen.verbose {
+                    let cost = match transfer {
+                        Transfer::Plain => "each step waits for its answer",
+                        Transfer::Eager => "the data goes out along with STOR",
+                        Transfer::Ready => "a save takes one round trip",
+                    };
+                    let why = if why.is_empty() { why } else { format!(" ({})", plain(&why)) };
+                    let time = Local::now().format("%H:%M:%S");
+                    let text = shown(&format!("{time} {host}: transfer {transfer}: {cost}{why}"));
+                    self.line("--", &text, Color::BrightBlack);
                 }
             }
             HostEvent::Disconnected { cause, retry, lost } => {

@@ -139,6 +139,11 @@ impl Source {
         self.hash.digest()
     }
 
+    /// Whether all of it has been read.
+    pub fn is_at_end(&self) -> bool {
+        self.left == 0
+    }
+
     /// Reads the whole file for its hash, and rewinds it.
     ///
     /// # Errors

@@ -74,8 +74,9 @@ impl Lane {
         let Some(session) = &mut self.session else {
             return Err(TransferError::Disconnected("no session".to_owned()));
         };
-        let upload =
-            Upload { path, temporary: temporary.as_deref(), again: job.failures > 0, replaces };
+        let (temporary_name, again) = (temporary.as_deref(), job.failures > 0);
+        let more = self.queue.next_due().is_some_and(|due| due <= started);
+        let upload = Upload { path, temporary: temporary_name, again, replaces, more };
         let stored = session.store(upload, &mut source, &mut self.lore, &mut |sent| {
             if shown.0.elapsed() >= BAR_STEP {
                 ledger.keep_turn();

@@ -1,7 +1,9 @@
 //! One FTP session (RFC 959), run by suppaftp; uploads go through [`Wire`].
 
 use std::collections::HashSet;
-use std::io::Read;
+use std::io::{self, Read};
+use std::net::TcpStream;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use suppaftp::FtpError;
@@ -11,7 +13,7 @@ use super::dial::{self, ConnectError, Dialled, Habits, Stream};
 use super::tls::{self, Secure, Trust};
 use super::watchdog::Watchdog;
 use super::wire::{Means, Wire};
-use super::{Broken, DataSeen, Reply, TOO_LONG, TransferError};
+use super::{Broken, DataSeen, Reply, TOO_LONG, Transfer, TransferError};
 use crate::config::Config;
 use crate::credentials::Login;
 use crate::encoding::Encoding;
@@ -22,6 +24,13 @@ use crate::source::Source;
 /// Some servers refuse SIZE to an account that may well upload: with 550, as if nothing was there.
 /// Some do not rename over a file, or do not take temporary names. So many refusals in a row are understood as that.
 const REFUSALS: u32 = 2;
+
+/// After so many uploads in a row that went wrong the fast way, a session is plain from its start.
+const MISSES: u32 = 2;
+
+/// How long a data connection may take that nobody waits for yet: its first segment may be lost
+/// twice.
+const READY_WITHIN: Duration = Duration::from_secs(4);
 
 /// How long to wait for a server's last words.
 const FAREWELL: Duration = Duration::from_millis(500);
@@ -113,6 +122,12 @@ pub struct Lore {
     in_place: u32,
     /// Its data connections have to resume the session of the control connection.
     demands_resumption: bool,
+    /// Its data ports differ: each is for one session, and one transfer.
+    varies_ports: bool,
+    /// The file whose upload went wrong the fast way last: it goes the plain way next.
+    missed: Option<String>,
+    /// How many have in a row.
+    misses: u32,
 }
 
 impl Lore {
@@ -124,6 +139,20 @@ impl Lore {
         }
         self.refused_over = self.refused_over.min(REFUSALS - 1);
         self.in_place = self.in_place.min(REFUSALS - 1);
+    }
+
+    /// An upload went wrong the fast way.
+    fn is_missed(&mut self, name: &str) {
+        self.missed = Some(name.to_owned());
+        self.misses += 1;
+    }
+
+    /// One went well.
+    fn is_hit(&mut self, way: Transfer) {
+        self.missed = None;
+        if way != Transfer::Plain {
+            self.misses = 0;
+        }
     }
 
     /// Whether it is known that SIZE tells what is stored.
@@ -176,6 +205,8 @@ pub struct Upload<'a> {
     pub again: bool,
     /// A file of this name is known to be there.
     pub replaces: bool,
+    /// Another file is waiting.
+    pub more: bool,
 }
 
 /// Where a session leads, and how.
@@ -193,6 +224,8 @@ pub struct Entry<'a> {
     pub active: bool,
     /// How names are written.
     pub encoding: Encoding,
+    /// How files are to be sent; without it, as fast as is safe there.
+    pub transfer: Option<Transfer>,
     /// How long each wait takes at most.
     pub timeout: Duration,
 }
@@ -208,7 +241,30 @@ impl<'a> Entry<'a> {
             trust: config.trust.as_ref().filter(|_| host.secure),
             active: config.active,
             encoding: config.encoding,
+            transfer: config.transfer,
             timeout: config.timeout,
+        }
+    }
+}
+
+/// How a session sends files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manner {
+    /// How.
+    pub transfer: Transfer,
+    /// Why not a faster way; empty if there is none.
+    pub why: String,
+}
+
+impl Manner {
+    /// As fast as is safe, or as the person chose.
+    fn of(means: &Means, chosen: Option<Transfer>) -> Self {
+        let (most, why) = means.limit();
+        match chosen {
+            Some(transfer) if transfer < most => {
+                Self { transfer, why: "as --transfer says".to_owned() }
+            }
+            _ => Self { transfer: most, why: why.to_owned() },
         }
     }
 }
@@ -222,6 +278,9 @@ pub struct Session {
     watchdog: Watchdog,
     timeout: Duration,
     trace: Trace,
+    manner: Manner,
+    /// The person chose it.
+    is_chosen: bool,
     /// Whether the server takes names for UTF-8, as far as we can see to it. Boards do always.
     takes_utf8: bool,
     /// The directories that are known to be there.
@@ -238,17 +297,24 @@ impl Session {
         habits: &mut Habits,
         trace: Trace,
     ) -> Result<(Self, Welcome), ConnectError> {
-        let Entry { host, login, dir, trust, active, encoding, timeout } = entry;
+        let Entry { host, login, dir, trust, active, encoding, transfer, timeout } = entry;
         let Dialled { stream, control, secure, watchdog, greeting, unprotected } =
             dial::dial(host, trust, habits, timeout, encoding, &trace)?;
         let board = Board::of(&greeting);
         let is_guest = board == Some(Board::FtpdLite) && login.user != FTPDLITE_ADMIN;
         let means = Means { secure, active, encoding, board, is_guest };
-        let wire = Wire::new(control.clone(), means, timeout);
-        let dirs = HashSet::new();
-        let takes_utf8 = board.is_some();
-        let mut session =
-            Self { stream, wire, control, watchdog, timeout, trace, takes_utf8, dirs };
+        let mut session = Self {
+            stream,
+            manner: Manner::of(&means, transfer),
+            is_chosen: transfer.is_some(),
+            wire: Wire::new(control.clone(), means, timeout),
+            control,
+            watchdog,
+            timeout,
+            trace,
+            takes_utf8: board.is_some(),
+            dirs: HashSet::new(),
+        };
         let dir = (session.log_in(login))
             .and_then(|()| if unprotected { session.protect() } else { Ok(()) })
             .and_then(|()| session.settle(dir));
@@ -364,7 +430,7 @@ impl Session {
         lore: &mut Lore,
         progress: &mut dyn FnMut(u64),
     ) -> Result<u64, TransferError> {
-        let Upload { path, temporary, again, replaces } = upload;
+        let Upload { path, temporary, again, replaces, more } = upload;
         let target = self.name(path.as_str())?;
         let name = temporary.map_or(Ok(target.clone()), |name| self.name(name))?;
         let must_stay_missing = self.look_without_blank(&target, lore)?;
@@ -372,32 +438,31 @@ impl Session {
         if lore.make_first && !is_there {
             self.make_directories(path)?;
         }
-        let bytes = match self.wire.store(&name, source, &self.trace, progress) {
-            Err(refusal)
-                if refusal.may_lack_directory()
-                    && path.parent().is_some()
-                    && (again || !is_there) =>
-            {
+        let may_lack_directory = path.parent().is_some() && (again || !is_there);
+        let way = self.way(&name, lore);
+        let sent = match self.send(way, &name, source, more, lore, progress) {
+            Err(refusal) if may_lack_directory && refusal.may_lack_directory() => {
                 let made = self.make_directories(path)?;
                 match refusal {
                     TransferError::Reconnect(cause) if made => {
                         lore.make_first = true;
                         return Err(TransferError::Again(cause));
                     }
-                    TransferError::Reconnect(_) => return Err(refusal),
+                    TransferError::Reconnect(cause) => self.fall_back(way, &name, cause, lore)?,
                     _ => {}
                 }
                 source.rewind().map_err(TransferError::Local)?;
-                self.wire.store(&name, source, &self.trace, progress)?
+                self.send(self.way(&name, lore), &name, source, more, lore, progress)
             }
-            Err(refusal @ TransferError::Again(_)) => {
-                lore.demands_resumption |= self.wire.means().secure.is_some();
-                return Err(refusal);
+            Err(TransferError::Reconnect(cause)) => {
+                self.fall_back(way, &name, cause, lore)?;
+                source.rewind().map_err(TransferError::Local)?;
+                self.send(Transfer::Plain, &name, source, more, lore, progress)
             }
-            result => result?,
+            sent => sent,
         };
+        let bytes = sent?;
         self.dirs.extend(path.parent().map(ToOwned::to_owned));
-        self.confirm(&name, bytes, lore)?;
         if temporary.is_some() {
             self.rename(&name, &target, replaces, lore)?;
         }
@@ -408,6 +473,164 @@ impl Session {
             return Err(drops_blank());
         }
         Ok(bytes)
+    }
+
+    /// How a file is to be sent now.
+    fn way(&self, name: &str, lore: &Lore) -> Transfer {
+        match &lore.missed {
+            Some(missed) if missed == name => Transfer::Plain,
+            _ => self.manner.transfer,
+        }
+    }
+
+    /// Sends a file, and has its size confirmed. Meanwhile the data connection for the next one is
+    /// made, if there are `more`.
+    fn send(
+        &mut self,
+        way: Transfer,
+        name: &str,
+        source: &mut Source,
+        more: bool,
+        lore: &mut Lore,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<u64, TransferError> {
+        let sent = self.wire.store(way, name, source, &self.trace, progress).and_then(|bytes| {
+            if more && way == Transfer::Ready {
+                self.make_ready_beside(|session| session.confirm(name, bytes, lore))??;
+            } else {
+                self.confirm(name, bytes, lore)?;
+            }
+            Ok(bytes)
+        });
+        match &sent {
+            Ok(_) => lore.is_hit(way),
+            Err(TransferError::Again(_)) => {
+                lore.demands_resumption |= self.wire.means().secure.is_some();
+            }
+            Err(TransferError::Disconnected(_)) if way != Transfer::Plain => lore.is_missed(name),
+            Err(_) => {}
+        }
+        sent
+    }
+
+    /// An upload went wrong. If it was not sent the plain way, it is to be now, and so are all that
+    /// follow in this session.
+    fn fall_back(
+        &mut self,
+        way: Transfer,
+        name: &str,
+        cause: String,
+        lore: &mut Lore,
+    ) -> Result<(), TransferError> {
+        if way == Transfer::Plain {
+            return Err(TransferError::Reconnect(cause));
+        }
+        lore.is_missed(name);
+        if self.wire.means().board == Some(Board::FtpdLite) {
+            // It may store the previous upload's bytes now.
+            return Err(TransferError::Again(cause));
+        }
+        self.be_careful(Transfer::Plain, cause);
+        Ok(())
+    }
+
+    fn be_careful(&mut self, transfer: Transfer, why: String) {
+        self.wire.give_up_ready();
+        self.manner = Manner { transfer, why };
+    }
+
+    /// How files are sent.
+    pub fn manner(&self) -> &Manner {
+        &self.manner
+    }
+
+    /// Goes by what was learnt in earlier sessions.
+    pub fn take_up(&mut self, lore: &mut Lore) {
+        lore.begin_session();
+        if lore.misses >= MISSES && self.manner.transfer != Transfer::Plain {
+            // The session after this one may try again.
+            lore.misses -= 1;
+            self.be_careful(Transfer::Plain, "faster ways failed before".to_owned());
+        }
+    }
+
+    /// Makes what the next file need not wait for then: a data connection, as long as somebody
+    /// `is_at_work`. Returns whether there was something to do.
+    ///
+    /// # Errors
+    /// When the session is over.
+    pub fn make_ready(&mut self, is_at_work: bool, lore: &mut Lore) -> Result<bool, Broken> {
+        self.wire.give_up_stale();
+        let is_uftpd = self.wire.means().board == Some(Board::Uftpd);
+        let is_wanted = match self.manner.transfer {
+            Transfer::Plain => false,
+            Transfer::Eager => is_uftpd,
+            Transfer::Ready => is_at_work,
+        };
+        if !is_wanted || self.wire.has_ready() {
+            return Ok(false);
+        }
+        let made = self.wire.ask_ahead(&self.trace).and_then(|address| {
+            // Whose data port is always the same may have it taken by another client, or give that
+            // what is waiting there.
+            let is_known = self.is_chosen || self.wire.means().board.is_some();
+            if is_uftpd || is_known || lore.varies_ports {
+                return Ok(Some(address));
+            }
+            let other = self.wire.ask_ahead(&self.trace)?;
+            lore.varies_ports = other != address;
+            Ok(Some(other).filter(|_| lore.varies_ports))
+        });
+        match made {
+            Ok(_) if is_uftpd => {}
+            Ok(None) => {
+                self.be_careful(Transfer::Eager, "its data port is always the same".to_owned());
+            }
+            Ok(Some(address)) => {
+                let connected = TcpStream::connect_timeout(&address, self.patience());
+                self.have_ready(connected);
+            }
+            Err(TransferError::Disconnected(cause)) => return Err(Broken(cause)),
+            Err(error) => self.be_careful(Transfer::Eager, error.to_string()),
+        }
+        Ok(true)
+    }
+
+    /// Makes the data connection for the next file, and does something else on the control
+    /// connection while that takes its time.
+    fn make_ready_beside<T>(
+        &mut self,
+        what: impl FnOnce(&mut Self) -> T,
+    ) -> Result<T, TransferError> {
+        let patience = self.patience();
+        let connecting = match self.wire.ask_ahead(&self.trace) {
+            Ok(address) => thread::Builder::new()
+                .spawn(move || TcpStream::connect_timeout(&address, patience))
+                .ok(),
+            Err(error @ TransferError::Disconnected(_)) => return Err(error),
+            Err(_) => None,
+        };
+        let done = what(self);
+        if let Some(connected) = connecting.and_then(|thread| thread.join().ok()) {
+            self.have_ready(connected);
+        }
+        Ok(done)
+    }
+
+    fn patience(&self) -> Duration {
+        self.timeout.min(READY_WITHIN)
+    }
+
+    fn have_ready(&mut self, connected: io::Result<TcpStream>) {
+        if let Err(error) = self.wire.have_ready(connected) {
+            // An upload will say more.
+            self.be_careful(Transfer::Eager, format!("its data port: {error}"));
+        }
+    }
+
+    /// When there will be something to do for [`Self::make_ready`] again.
+    pub fn ready_until(&self) -> Option<Instant> {
+        self.wire.ready_until()
     }
 
     /// Some servers drop a blank at the end of a name (aioftp): another file would be overwritten.

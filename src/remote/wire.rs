@@ -5,7 +5,9 @@
 //! reply's text is kept, and the order of sending is ours.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::net::{
+    IpAddr, Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket,
+};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,7 +17,7 @@ use socket2::SockRef;
 use super::control::{Control, is_untouched};
 use super::ftp::{Board, Trace};
 use super::tls::{Fault, Secure};
-use super::{AWAY, Broken, DataSeen, Reply, TransferError, explain, is_slow};
+use super::{AWAY, Broken, DataSeen, Reply, Transfer, TransferError, explain, is_slow};
 use crate::encoding::Encoding;
 use crate::source::Source;
 use crate::text::shortened;
@@ -59,6 +61,11 @@ const QUEUE_IS_FULL: Duration = Duration::from_secs(2);
 /// How long to wait for the end of a data connection whose end the server has confirmed.
 const CLOSED_WITHIN: Duration = Duration::from_secs(1);
 
+/// How long a data connection that waits for its file is relied on. One that has died unnoticed looks to the
+/// server like the end of an empty file; and some end the session over one that idles (pyftpdlib,
+/// after 300 s).
+const FRESH: Duration = Duration::from_secs(25);
+
 /// How a session's data connections are made.
 pub struct Means {
     /// How they are secured; `None` in the clear.
@@ -71,6 +78,24 @@ pub struct Means {
     pub board: Option<Board>,
     /// The account is one that FTPdLite lets read only.
     pub is_guest: bool,
+}
+
+impl Means {
+    /// The most that can be done to save round trips, and why it is not more.
+    pub fn limit(&self) -> (Transfer, &'static str) {
+        if self.is_guest {
+            // Refused, a connection is kept for the next file: nothing may be in it.
+            (Transfer::Plain, "this account may not write")
+        } else if self.board == Some(Board::Uftpd) {
+            (Transfer::Eager, "uftpd has one data port for all its clients")
+        } else if self.secure.is_some() {
+            (Transfer::Eager, "TLS")
+        } else if self.active {
+            (Transfer::Eager, "active mode")
+        } else {
+            (Transfer::Ready, "")
+        }
+    }
 }
 
 /// The control connection, as far as uploads need it.
@@ -86,8 +111,10 @@ pub struct Wire {
     announced: Option<Ipv4Addr>,
     /// What the server refused a file with last.
     refusal: Option<u16>,
-    /// A data connection that the server has not used.
-    spare: Option<TcpStream>,
+    /// The data port of uftpd, which stays the same for all its sessions.
+    port: Option<u16>,
+    /// A data connection that the server has not used, and when it was made.
+    ready: Option<(TcpStream, Instant)>,
 }
 
 impl Wire {
@@ -101,7 +128,8 @@ impl Wire {
             knows_no_pasv: false,
             announced: None,
             refusal: None,
-            spare: None,
+            port: None,
+            ready: None,
         }
     }
 
@@ -141,47 +169,53 @@ impl Wire {
         !bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
     }
 
-    /// Sends one file the plain way: PASV, connect, STOR, data, one after the other. Returns the
-    /// number of bytes.
+    /// Sends one file: STOR and the data, over a data connection that is ready, or is made now.
+    /// Only in the plain way the data waits for the server's word on STOR; otherwise what a socket
+    /// takes at once goes along with it. Returns the number of bytes.
     ///
     /// # Errors
     /// See [`TransferError`]; the server's own words win over errors of the data connection.
     pub fn store(
         &mut self,
+        way: Transfer,
         name: &str,
         source: &mut Source,
         trace: &Trace,
         progress: &mut dyn FnMut(u64),
     ) -> Result<u64, TransferError> {
-        let prepared = self.prepare_data(trace)?;
-        let mut answer = self.announce(name, &prepared, trace)?;
-        let opened = match &answer {
-            Some(refusal) if !refusal.is_preliminary() => {
-                self.keep(prepared, refusal);
-                None
+        let prepared = self.prepare_data(way, trace)?;
+        // STOR comes first: pyftpdlib loses data that comes before it.
+        let mut offer = Offer::new(format!("STOR {name}"));
+        self.send(&offer.command, trace)?;
+        if way == Transfer::Plain && self.means.secure.is_none() && !self.means.active {
+            let refusal = self.await_answer(&mut offer, trace)?.clone();
+            if !refusal.is_preliminary() {
+                self.keep(prepared, &refusal);
+                return Err(self.refused(&refusal));
             }
-            _ => Some(self.open_data(prepared, &mut answer, trace)?),
-        };
-        let answer = match answer {
-            Some(reply) => reply,
-            None => self.reply(trace)?,
-        };
-        let Some(opened) = opened.filter(|_| answer.is_preliminary()) else {
-            return Err(self.refused(&answer));
-        };
+        }
+        let opened = self.open_data(prepared, &mut offer, trace)?;
+        if way == Transfer::Plain || opened.is_err() {
+            self.await_answer(&mut offer, trace)?;
+        }
         let mut data = None;
         let pumped = match opened {
-            Ok(opened) => {
+            Ok(opened) if !offer.is_refused() => {
                 let data = data.insert(opened);
-                let pumped = self.pump(data, source, progress)?;
+                let pumped = self.pump(data, source, &mut offer, trace, progress)?;
                 if pumped.is_err() {
                     // Without TLS's word that this was all.
                     let _ = data.socket.shutdown(Shutdown::Write);
                 }
                 pumped
             }
+            Ok(_) => Ok(0),
             Err(error) => Err(error),
         };
+        let answer = self.await_answer(&mut offer, trace)?.clone();
+        if !answer.is_preliminary() {
+            return Err(self.refused(&answer));
+        }
         // The socket itself stays until the server has spoken, because closing it with an unread
         // byte would reset it.
         let reply = self.reply(trace)?;
@@ -209,7 +243,7 @@ impl Wire {
             && self.means.board == Some(Board::FtpdLite)
             && !matches!(TransferError::refused(refusal), TransferError::Reconnect(_))
         {
-            self.spare = Some(socket);
+            self.ready = Some((socket, Instant::now()));
         }
     }
 
@@ -224,27 +258,29 @@ impl Wire {
         Ok(())
     }
 
-    /// Sends STOR, and takes the answer unless the data connection has to be completed first.
-    fn announce(
+    /// Waits for the server's first word on STOR.
+    fn await_answer<'a>(
         &mut self,
-        name: &str,
-        prepared: &Prepared,
+        offer: &'a mut Offer,
         trace: &Trace,
-    ) -> Result<Option<Reply>, Broken> {
-        let begun = Instant::now();
-        loop {
-            self.send(&format!("STOR {name}"), trace)?;
-            if self.means.secure.is_some() || matches!(prepared, Prepared::Awaited(_)) {
-                return Ok(None);
-            }
-            let reply = self.reply(trace)?;
-            // A connection that waits at uftpd's one data port would be taken for the next file's:
-            // it is used for this one, once the board has time.
-            if reply.code != BUSY || begun.elapsed() >= self.timeout {
-                return Ok(Some(reply));
-            }
-            thread::sleep(BUSY_PAUSE);
+    ) -> Result<&'a Reply, Broken> {
+        while offer.answer.is_none() {
+            self.hear(offer, trace)?;
         }
+        offer.answer.as_ref().ok_or_else(|| Broken("no answer".to_owned()))
+    }
+
+    /// Takes a reply to STOR.
+    fn hear(&mut self, offer: &mut Offer, trace: &Trace) -> Result<(), Broken> {
+        let reply = self.reply(trace)?;
+        // A connection that waits at uftpd's one data port would be taken for the next file's: it is
+        // used for this one, once the board has time.
+        if reply.code == BUSY && offer.made.elapsed() < self.timeout {
+            thread::sleep(BUSY_PAUSE);
+            return self.send(&offer.command, trace);
+        }
+        offer.answer = Some(reply);
+        Ok(())
     }
 
     /// Whether what the server minds is that nothing is encrypted.
@@ -275,9 +311,11 @@ impl Wire {
 
     /// Copies the file to the data connection; returns the number of bytes.
     fn pump(
-        &self,
+        &mut self,
         data: &mut Data,
         source: &mut Source,
+        offer: &mut Offer,
+        trace: &Trace,
         progress: &mut dyn FnMut(u64),
     ) -> Pumped<u64> {
         let whole = usize::try_from(source.stamp().len).unwrap_or(CHUNK);
@@ -286,7 +324,8 @@ impl Wire {
         loop {
             let read = match source.read(&mut buffer) {
                 Ok(0) => {
-                    let ended = self.patiently(&mut || progress(sent), || data.finish())?;
+                    let mut stalled = || progress(sent);
+                    let ended = self.patiently(offer, trace, &mut stalled, || data.finish())?;
                     return Ok(ended.map(|()| sent));
                 }
                 Ok(read) => read,
@@ -295,23 +334,29 @@ impl Wire {
             };
             let mut bytes = &buffer[..read];
             while !bytes.is_empty() {
-                match self.patiently(&mut || progress(sent), || data.write(bytes))? {
+                let mut stalled = || progress(sent);
+                match self.patiently(offer, trace, &mut stalled, || data.write(bytes))? {
                     Ok(written) => bytes = &bytes[written..],
                     Err(error) => return Ok(Err(error)),
                 }
             }
             sent += read as u64;
             progress(sent);
+            // What is longer than the socket holds anyway is not poured out for nothing.
+            if !source.is_at_end() && !self.await_answer(offer, trace)?.is_preliminary() {
+                return given_up();
+            }
         }
     }
 
     /// Does something with the data connection, again and again while the server is slow.
     fn patiently<T>(
-        &self,
+        &mut self,
+        offer: &mut Offer,
+        trace: &Trace,
         stalled: &mut dyn FnMut(),
         mut what: impl FnMut() -> io::Result<T>,
     ) -> Pumped<T> {
-        let ended = |cause: String| Ok(Err(TransferError::Reconnect(cause)));
         let mut moved = Instant::now();
         loop {
             let error = match what() {
@@ -323,11 +368,8 @@ impl Wire {
                 io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
                     // A board that gave up leaves the data connection open, and says so only on the
                     // control connection.
-                    if !self.is_quiet() {
-                        return ended("it stopped taking data".to_owned());
-                    }
-                    if !self.is_at_home() {
-                        return Err(TransferError::Disconnected(AWAY.to_owned()));
+                    if !self.look(offer, trace)? {
+                        return given_up();
                     }
                     if !LOOKS_AGAIN || moved.elapsed() >= self.timeout {
                         let cause = "it takes no data and says nothing".to_owned();
@@ -335,18 +377,33 @@ impl Wire {
                     }
                     stalled();
                 }
-                _ => return ended(format!("the data connection broke: {}", explain(&error))),
+                _ => {
+                    let cause = format!("the data connection broke: {}", explain(&error));
+                    return Ok(Err(TransferError::Reconnect(cause)));
+                }
             }
         }
     }
 
-    /// Makes ready for a data connection: connects to the server, or waits for it to connect.
-    fn prepare_data(&mut self, trace: &Trace) -> Result<Prepared, TransferError> {
+    /// Makes ready for a data connection: connects to the server, unless that was done before, or
+    /// waits for it to connect.
+    fn prepare_data(&mut self, way: Transfer, trace: &Trace) -> Result<Prepared, TransferError> {
         if self.means.active {
-            self.await_data(trace).map(Prepared::Awaited)
-        } else {
-            self.connect_data(trace).map(Prepared::Connected)
+            return self.await_data(trace).map(Prepared::Awaited);
         }
+        let is_lite = self.means.board == Some(Board::FtpdLite);
+        self.give_up_stale();
+        let ready = self.ready.take().filter(|_| way == Transfer::Ready || is_lite);
+        if let Some((socket, _)) = ready.filter(|(socket, _)| is_untouched(socket)) {
+            return Ok(Prepared::Connected(socket));
+        }
+        let socket = self.connect_data(trace)?;
+        if is_lite {
+            // It waits for 200 ms if STOR comes before it has come to accept the connection, and
+            // may take an older one.
+            self.ask("NOOP", trace)?;
+        }
+        Ok(Prepared::Connected(socket))
     }
 
     /// Opens a port, and tells the server of it.
@@ -386,16 +443,11 @@ impl Wire {
     }
 
     /// Completes the data connection after STOR. Where that takes the server's part, some say 150
-    /// before it and some after it (ftp-srv); `answer` is what came meanwhile.
-    fn open_data(
-        &mut self,
-        prepared: Prepared,
-        answer: &mut Option<Reply>,
-        trace: &Trace,
-    ) -> Pumped<Data> {
+    /// before it and some after it (ftp-srv).
+    fn open_data(&mut self, prepared: Prepared, offer: &mut Offer, trace: &Trace) -> Pumped<Data> {
         let socket = match prepared {
             Prepared::Connected(socket) => socket,
-            Prepared::Awaited(listener) => match self.accept(&listener, answer, trace) {
+            Prepared::Awaited(listener) => match self.accept(&listener, offer, trace) {
                 Ok(socket) => socket,
                 Err(error) => {
                     let failed = TransferError::Reconnect(format!(
@@ -413,7 +465,7 @@ impl Wire {
         };
         socket.set_read_timeout(Some(BLINK)).map_err(Broken::from)?;
         let timeout = self.timeout;
-        match secure.handshake(&socket, timeout, &mut || self.look(answer, trace)) {
+        match secure.handshake(&socket, timeout, &mut || self.look_on(offer, trace)) {
             Ok(tls) => {
                 if let (Some(version), Some(kind)) = (tls.protocol_version(), tls.handshake_kind())
                 {
@@ -432,31 +484,36 @@ impl Wire {
         }
     }
 
-    /// While the data connection is being made: takes the answer to STOR if it has come.
-    ///
-    /// # Errors
-    /// When there is nothing more to wait for.
-    fn look(&mut self, answer: &mut Option<Reply>, trace: &Trace) -> io::Result<()> {
+    /// While the data connection makes us wait: takes the answer to STOR if it has come. Returns
+    /// whether there is something to wait for.
+    fn look(&mut self, offer: &mut Offer, trace: &Trace) -> Result<bool, Broken> {
         if !self.is_at_home() {
-            return Err(io::Error::other(AWAY));
+            return Err(Broken(AWAY.to_owned()));
         }
         if self.is_quiet() {
-            return Ok(());
+            return Ok(true);
         }
-        if answer.is_none() {
-            let reply = self.reply(trace).map_err(|Broken(cause)| io::Error::other(cause))?;
-            if answer.insert(reply).is_preliminary() {
-                return Ok(());
-            }
+        if offer.answer.is_none() {
+            self.hear(offer, trace)?;
+            return Ok(!offer.is_refused());
         }
-        Err(io::Error::other("the server gave it up"))
+        Ok(false)
+    }
+
+    /// The same as an error.
+    fn look_on(&mut self, offer: &mut Offer, trace: &Trace) -> io::Result<()> {
+        match self.look(offer, trace) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(io::Error::other("the server gave it up")),
+            Err(Broken(cause)) => Err(io::Error::other(cause)),
+        }
     }
 
     /// The connection that the server makes; those of others are closed.
     fn accept(
         &mut self,
         listener: &TcpListener,
-        answer: &mut Option<Reply>,
+        offer: &mut Offer,
         trace: &Trace,
     ) -> io::Result<TcpStream> {
         let server = self.control.socket().peer_addr()?.ip();
@@ -472,22 +529,16 @@ impl Wire {
                     return Err(io::Error::new(io::ErrorKind::TimedOut, "no answer"));
                 }
                 Err(_) => {
-                    self.look(answer, trace)?;
+                    self.look_on(offer, trace)?;
                     thread::sleep(PAUSE);
                 }
             }
         }
     }
 
-    /// Asks for a data port and connects to it: always at the control connection's peer, because
-    /// boards announce addresses that lead nowhere, and so that no server sends us elsewhere.
+    /// Asks for a data port and connects to it.
     fn connect_data(&mut self, trace: &Trace) -> Result<TcpStream, TransferError> {
-        if let Some(spare) = self.spare.take().filter(is_untouched) {
-            return Ok(spare);
-        }
-        let mut address = self.control.socket().peer_addr().map_err(Broken::from)?;
-        let port = self.ask_for_port(address.is_ipv4(), trace)?;
-        address.set_port(port);
+        let address = self.data_address(trace)?;
         let is_uftpd = self.means.board == Some(Board::Uftpd);
         let patience = if is_uftpd { self.timeout.min(QUEUE_IS_FULL) } else { self.timeout };
         let mut connected = TcpStream::connect_timeout(&address, patience);
@@ -496,8 +547,69 @@ impl Wire {
             connected = TcpStream::connect_timeout(&address, patience);
         }
         connected.and_then(|socket| self.prepare(socket)).map_err(|error| {
-            TransferError::Reconnect(format!("its data port {port}: {}", blocked(&error)))
+            let (port, cause) = (address.port(), blocked(&error));
+            TransferError::Reconnect(format!("its data port {port}: {cause}"))
         })
+    }
+
+    /// Where to connect for data: always at the control connection's peer, because boards announce
+    /// addresses that lead nowhere, and so that no server sends us elsewhere.
+    fn data_address(&mut self, trace: &Trace) -> Result<SocketAddr, TransferError> {
+        let mut address = self.control.socket().peer_addr().map_err(Broken::from)?;
+        let port = match self.port {
+            Some(port) => port,
+            None => self.ask_for_port(address.is_ipv4(), trace)?,
+        };
+        // One PASV a session is enough there.
+        self.port = Some(port).filter(|_| self.means.board == Some(Board::Uftpd));
+        address.set_port(port);
+        Ok(address)
+    }
+
+    /// Asks for a data port while there is time, to know it or to connect to it: see
+    /// [`Self::has_ready`].
+    ///
+    /// # Errors
+    /// See [`TransferError`].
+    pub fn ask_ahead(&mut self, trace: &Trace) -> Result<SocketAddr, TransferError> {
+        self.ready = None;
+        self.data_address(trace)
+    }
+
+    /// Takes a connection to what [`Self::ask_ahead`] said. STOR and the data can then go out at
+    /// once.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn have_ready(&mut self, connected: io::Result<TcpStream>) -> io::Result<()> {
+        let socket = self.prepare(connected?)?;
+        self.ready = Some((socket, Instant::now()));
+        Ok(())
+    }
+
+    /// Whether there is what can be made for the next file ahead of it: a data connection, or the
+    /// knowledge of its port.
+    pub fn has_ready(&self) -> bool {
+        self.ready.is_some() || self.port.is_some()
+    }
+
+    /// Until when the data connection that is ready is relied on; `None` if there is none, or no
+    /// limit: FTPdLite never closes the port of one that is given up, and has 255 of them.
+    pub fn ready_until(&self) -> Option<Instant> {
+        let lasts = self.means.board == Some(Board::FtpdLite);
+        self.ready.as_ref().filter(|_| !lasts).map(|(_, made)| *made + FRESH)
+    }
+
+    /// Gives up the data connection that is ready if it is not relied on any more.
+    pub fn give_up_stale(&mut self) {
+        if self.ready_until().is_some_and(|until| Instant::now() >= until) {
+            self.ready = None;
+        }
+    }
+
+    /// Gives up the data connection that is ready.
+    pub fn give_up_ready(&mut self) {
+        self.ready = None;
     }
 
     /// Has the server open a port for data.
@@ -597,6 +709,24 @@ impl Wire {
                 Err(_) => return Err(io::Error::other(AWAY)),
             }
         }
+    }
+}
+
+/// A STOR on its way.
+struct Offer {
+    command: String,
+    made: Instant,
+    /// The server's first word on it.
+    answer: Option<Reply>,
+}
+
+impl Offer {
+    fn new(command: String) -> Self {
+        Self { command, made: Instant::now(), answer: None }
+    }
+
+    fn is_refused(&self) -> bool {
+        self.answer.as_ref().is_some_and(|answer| !answer.is_preliminary())
     }
 }
 
@@ -706,6 +836,11 @@ fn blocked(error: &io::Error) -> String {
 /// The inner error is what to make of a data connection that ended early if the server says no
 /// more about it; after the outer one its words are not waited for.
 type Pumped<T> = Result<Result<T, TransferError>, TransferError>;
+
+/// The server has spoken before it had all data.
+fn given_up<T>() -> Pumped<T> {
+    Ok(Err(TransferError::Reconnect("it stopped taking data".to_owned())))
+}
 
 /// The port that was asked for.
 fn port_in(reply: &Reply, port: Option<u16>) -> Result<u16, TransferError> {
