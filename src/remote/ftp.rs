@@ -439,8 +439,7 @@ impl Session {
             self.make_directories(path)?;
         }
         let may_lack_directory = path.parent().is_some() && (again || !is_there);
-        let way = self.way(&name, lore);
-        let sent = match self.send(way, &name, source, more, lore, progress) {
+        let sent = match self.send(&name, source, more, lore, progress) {
             Err(refusal) if may_lack_directory && refusal.may_lack_directory() => {
                 let made = self.make_directories(path)?;
                 match refusal {
@@ -448,20 +447,16 @@ impl Session {
                         lore.make_first = true;
                         return Err(TransferError::Again(cause));
                     }
-                    TransferError::Reconnect(cause) => self.fall_back(way, &name, cause, lore)?,
-                    _ => {}
+                    TransferError::Reconnect(_) => Err(refusal),
+                    _ => {
+                        source.rewind().map_err(TransferError::Local)?;
+                        self.send(&name, source, more, lore, progress)
+                    }
                 }
-                source.rewind().map_err(TransferError::Local)?;
-                self.send(self.way(&name, lore), &name, source, more, lore, progress)
-            }
-            Err(TransferError::Reconnect(cause)) => {
-                self.fall_back(way, &name, cause, lore)?;
-                source.rewind().map_err(TransferError::Local)?;
-                self.send(Transfer::Plain, &name, source, more, lore, progress)
             }
             sent => sent,
         };
-        let bytes = sent?;
+        let bytes = sent.map_err(|error| self.judge(&name, error, lore))?;
         self.dirs.extend(path.parent().map(ToOwned::to_owned));
         if temporary.is_some() {
             self.rename(&name, &target, replaces, lore)?;
@@ -475,6 +470,27 @@ impl Session {
         Ok(bytes)
     }
 
+    /// Sends a file, and has its size confirmed. Meanwhile the data connection for the next one is
+    /// made, if there are `more`.
+    fn send(
+        &mut self,
+        name: &str,
+        source: &mut Source,
+        more: bool,
+        lore: &mut Lore,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<u64, TransferError> {
+        let way = self.way(name, lore);
+        let bytes = self.wire.store(way, name, source, &self.trace, progress)?;
+        if more && way == Transfer::Ready {
+            self.make_ready_beside(|session| session.confirm(name, bytes, lore))??;
+        } else {
+            self.confirm(name, bytes, lore)?;
+        }
+        lore.is_hit(way);
+        Ok(bytes)
+    }
+
     /// How a file is to be sent now.
     fn way(&self, name: &str, lore: &Lore) -> Transfer {
         match &lore.missed {
@@ -483,55 +499,27 @@ impl Session {
         }
     }
 
-    /// Sends a file, and has its size confirmed. Meanwhile the data connection for the next one is
-    /// made, if there are `more`.
-    fn send(
-        &mut self,
-        way: Transfer,
-        name: &str,
-        source: &mut Source,
-        more: bool,
-        lore: &mut Lore,
-        progress: &mut dyn FnMut(u64),
-    ) -> Result<u64, TransferError> {
-        let sent = self.wire.store(way, name, source, &self.trace, progress).and_then(|bytes| {
-            if more && way == Transfer::Ready {
-                self.make_ready_beside(|session| session.confirm(name, bytes, lore))??;
-            } else {
-                self.confirm(name, bytes, lore)?;
+    /// What follows for the server from an upload that went wrong. If it was not sent the plain way,
+    /// it is next, at once; in a new session, because what this one would do next is not certain.
+    fn judge(&self, name: &str, error: TransferError, lore: &mut Lore) -> TransferError {
+        let Means { secure, active, .. } = self.wire.means();
+        if let TransferError::Again(_) = error {
+            lore.demands_resumption |= secure.is_some();
+        }
+        if self.way(name, lore) == Transfer::Plain || secure.is_some() || *active {
+            return error;
+        }
+        match error {
+            TransferError::Reconnect(cause) => {
+                lore.is_missed(name);
+                TransferError::Again(cause)
             }
-            Ok(bytes)
-        });
-        match &sent {
-            Ok(_) => lore.is_hit(way),
-            Err(TransferError::Again(_)) => {
-                lore.demands_resumption |= self.wire.means().secure.is_some();
+            TransferError::Disconnected(_) => {
+                lore.is_missed(name);
+                error
             }
-            Err(TransferError::Disconnected(_)) if way != Transfer::Plain => lore.is_missed(name),
-            Err(_) => {}
+            _ => error,
         }
-        sent
-    }
-
-    /// An upload went wrong. If it was not sent the plain way, it is to be now, and so are all that
-    /// follow in this session.
-    fn fall_back(
-        &mut self,
-        way: Transfer,
-        name: &str,
-        cause: String,
-        lore: &mut Lore,
-    ) -> Result<(), TransferError> {
-        if way == Transfer::Plain {
-            return Err(TransferError::Reconnect(cause));
-        }
-        lore.is_missed(name);
-        if self.wire.means().board == Some(Board::FtpdLite) {
-            // It may store the previous upload's bytes now.
-            return Err(TransferError::Again(cause));
-        }
-        self.be_careful(Transfer::Plain, cause);
-        Ok(())
     }
 
     fn be_careful(&mut self, transfer: Transfer, why: String) {

@@ -113,6 +113,8 @@ pub struct Wire {
     refusal: Option<u16>,
     /// The data port of uftpd, which stays the same for all its sessions.
     port: Option<u16>,
+    /// A connection of ours waits in its queue that no file is to get.
+    is_queued: bool,
     /// A data connection that the server has not used, and when it was made.
     ready: Option<(TcpStream, Instant)>,
 }
@@ -129,6 +131,7 @@ impl Wire {
             announced: None,
             refusal: None,
             port: None,
+            is_queued: false,
             ready: None,
         }
     }
@@ -191,7 +194,7 @@ impl Wire {
             let refusal = self.await_answer(&mut offer, trace)?.clone();
             if !refusal.is_preliminary() {
                 self.keep(prepared, &refusal);
-                return Err(self.refused(&refusal));
+                return Err(self.refused(way, &refusal));
             }
         }
         let opened = self.open_data(prepared, &mut offer, trace)?;
@@ -214,13 +217,14 @@ impl Wire {
         };
         let answer = self.await_answer(&mut offer, trace)?.clone();
         if !answer.is_preliminary() {
-            return Err(self.refused(&answer));
+            self.is_queued = answer.code == BUSY;
+            return Err(self.refused(way, &answer));
         }
         // The socket itself stays until the server has spoken, because closing it with an unread
         // byte would reset it.
         let reply = self.reply(trace)?;
         if !reply.is_completion() {
-            return Err(self.refused(&reply));
+            return Err(self.refused(way, &reply));
         }
         let Some(mut data) = data else {
             return pumped;
@@ -251,10 +255,15 @@ impl Wire {
     /// given up gets into the next file, and each file's own into the one after. Has it taken.
     fn empty_queue(&mut self, trace: &Trace) -> Result<(), TransferError> {
         const NOWHERE: &str = ".autoftp-none";
-        if self.ask(&format!("STOR {NOWHERE}"), trace)?.is_preliminary() {
+        let answer = self.ask(&format!("STOR {NOWHERE}"), trace)?;
+        if answer.code == BUSY {
+            return Err(TransferError::refused(&answer));
+        }
+        if answer.is_preliminary() {
             self.reply(trace)?;
         }
         self.ask(&format!("DELE {NOWHERE}"), trace)?;
+        self.is_queued = false;
         Ok(())
     }
 
@@ -289,7 +298,7 @@ impl Wire {
     }
 
     /// What a refused transfer means.
-    fn refused(&mut self, reply: &Reply) -> TransferError {
+    fn refused(&mut self, way: Transfer, reply: &Reply) -> TransferError {
         self.refusal = Some(reply.code);
         match reply.code {
             _ if self.is_lacking_tls(reply) => {
@@ -302,6 +311,11 @@ impl Wire {
             425 if self.means.active => TransferError::Transient(format!(
                 "{reply} (can it connect to this computer? leave out --active if there is a firewall here)"
             )),
+            425 if way != Transfer::Plain => TransferError::Reconnect(reply.to_string()),
+            // It takes what it was sent for the next file's.
+            _ if way != Transfer::Plain && self.means.board == Some(Board::FtpdLite) => {
+                TransferError::Reconnect(reply.to_string())
+            }
             550 if self.means.is_guest => TransferError::Transient(format!(
                 "{reply} (anonymous may not write: try --user ftpadmin)"
             )),
@@ -540,6 +554,9 @@ impl Wire {
     fn connect_data(&mut self, trace: &Trace) -> Result<TcpStream, TransferError> {
         let address = self.data_address(trace)?;
         let is_uftpd = self.means.board == Some(Board::Uftpd);
+        if self.is_queued {
+            self.empty_queue(trace)?;
+        }
         let patience = if is_uftpd { self.timeout.min(QUEUE_IS_FULL) } else { self.timeout };
         let mut connected = TcpStream::connect_timeout(&address, patience);
         if connected.is_err() && is_uftpd {
