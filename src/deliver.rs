@@ -220,9 +220,11 @@ impl Lane {
             }
             if self.session.is_none() && now >= self.next_try && !self.given_up {
                 self.connect();
-            }
-            if self.given_up {
-                break;
+                if self.given_up {
+                    break;
+                }
+                // What was ordered meanwhile comes before what can wait.
+                continue;
             }
             if self.session.is_some() {
                 if let Some(job) = self.queue.take(now) {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rustls::{ClientConnection, HandshakeKind, ProtocolVersion};
 use socket2::SockRef;
 
-use super::control::{Control, is_untouched};
+use super::control::{Control, is_untouched, quick_ack};
 use super::ftp::{Board, Trace};
 use super::tls::{Fault, Secure};
 use super::{AWAY, Broken, DataSeen, Reply, Transfer, TransferError, explain, is_slow};
@@ -222,7 +222,7 @@ impl Wire {
         }
         // The socket itself stays until the server has spoken, because closing it with an unread
         // byte would reset it.
-        let reply = self.reply(trace)?;
+        let reply = self.last_word(data.as_ref(), trace)?;
         if !reply.is_completion() {
             return Err(self.refused(way, &reply));
         }
@@ -277,6 +277,32 @@ impl Wire {
             self.hear(offer, trace)?;
         }
         offer.answer.as_ref().ok_or_else(|| Broken("no answer".to_owned()))
+    }
+
+    /// Waits for the server's last word on a transfer, as long as one can come: it has none on a data
+    /// connection that it reset (pyftpdlib, when STOR got lost and comes after the data).
+    fn last_word(&mut self, data: Option<&Data>, trace: &Trace) -> Result<Reply, TransferError> {
+        let deadline = Instant::now() + self.timeout;
+        let mut was_reset = false;
+        while self.surplus.is_empty() && Instant::now() < deadline && self.is_silent_for(GLANCE)? {
+            if was_reset {
+                let cause = "it reset the data connection without a word".to_owned();
+                return Err(TransferError::Reconnect(cause));
+            }
+            if !self.is_at_home() {
+                return Err(TransferError::Disconnected(AWAY.to_owned()));
+            }
+            was_reset = data.is_some_and(Data::is_reset);
+        }
+        Ok(self.reply_by(deadline, trace)?)
+    }
+
+    /// Whether nothing comes on the control connection for so long.
+    fn is_silent_for(&self, time: Duration) -> Result<bool, Broken> {
+        let socket = self.control.socket();
+        socket.set_read_timeout(Some(time.min(self.timeout)))?;
+        quick_ack(socket);
+        Ok(socket.peek(&mut [0]).is_err_and(|error| is_slow(&error)))
     }
 
     /// Takes a reply to STOR.
@@ -680,7 +706,11 @@ impl Wire {
     /// # Errors
     /// When there is none, or none that ends.
     pub fn reply(&mut self, trace: &Trace) -> Result<Reply, Broken> {
-        let bytes = self.read_reply()?;
+        self.reply_by(Instant::now() + self.timeout, trace)
+    }
+
+    fn reply_by(&mut self, deadline: Instant, trace: &Trace) -> Result<Reply, Broken> {
+        let bytes = self.read_reply(deadline)?;
         let reply = Reply::parse(&self.means.encoding.read(&bytes)).ok_or_else(|| {
             let said = String::from_utf8_lossy(&bytes);
             Broken(format!("no FTP reply: '{}'", shortened(said.trim())))
@@ -689,8 +719,7 @@ impl Wire {
         Ok(reply)
     }
 
-    fn read_reply(&mut self) -> io::Result<Vec<u8>> {
-        let deadline = Instant::now() + self.timeout;
+    fn read_reply(&mut self, deadline: Instant) -> io::Result<Vec<u8>> {
         let mut bytes = std::mem::take(&mut self.surplus);
         let result = loop {
             if let Some(end) = end_of_reply(&bytes) {
@@ -791,6 +820,11 @@ impl Data {
         // What is wrong with it, the server will say.
         let _ = self.socket.shutdown(Shutdown::Write);
         Ok(())
+    }
+
+    /// Whether the server has reset it since this was asked last.
+    fn is_reset(&self) -> bool {
+        self.socket.take_error().is_ok_and(|error| error.is_some())
     }
 
     /// Whether the server has ended it, too: uftpd does before it says that it stored the file.
