@@ -2,16 +2,14 @@
 //! test in which it was sent anything but one whole command at a time.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::time::Duration;
 
-use crate::support::{Autoftp, Board, Leaves, Project, side_by_side};
+use crate::support::{Autoftp, Board, Client, Leaves, Project, side_by_side};
 
-type Make = fn() -> Board;
+pub type Make = fn() -> Board;
 
 /// How to make each board, and who may write there.
-const BOARDS: [(Make, &str); 4] = [
+pub const BOARDS: [(Make, &str); 4] = [
     (Board::uftpd, "anonymous"),
     (Board::uftpd_on_esp32, "anonymous"),
     (Board::ftpdlite, "ftpadmin"),
@@ -19,7 +17,7 @@ const BOARDS: [(Make, &str); 4] = [
 ];
 
 /// `autoftp ARGS` between a project and a board, ready to catch saves.
-fn watch(project: &Project, board: &Board, login: &str, args: &[&str]) -> Autoftp {
+pub fn watch(project: &Project, board: &Board, login: &str, args: &[&str]) -> Autoftp {
     let host = format!("ftp://{login}@{}", board.host());
     project.watch(&[args, &[host.as_str()]].concat())
 }
@@ -27,48 +25,6 @@ fn watch(project: &Project, board: &Board, login: &str, args: &[&str]) -> Autoft
 /// Does the same with every board.
 fn on_every_board(test: impl Fn(&Project, &Board, &str) + Sync) {
     side_by_side(BOARDS, |(make, login)| test(&Project::new(), &make(), login));
-}
-
-/// Some other client of a board.
-struct Client {
-    control: TcpStream,
-}
-
-impl Client {
-    /// Connects, and takes the greeting.
-    fn of(board: &Board) -> Client {
-        let client = Client { control: TcpStream::connect(board.host()).unwrap() };
-        assert!(client.hear().starts_with("220"));
-        client
-    }
-
-    fn ask(&self, command: &str) -> String {
-        (&self.control).write_all(format!("{command}\r\n").as_bytes()).unwrap();
-        self.hear()
-    }
-
-    fn hear(&self) -> String {
-        let mut buffer = [0; 1024];
-        let count = (&self.control).read(&mut buffer).unwrap();
-        String::from_utf8_lossy(&buffer[..count]).into_owned()
-    }
-
-    /// Asks for a port and connects to it.
-    fn connect_data(&self, board: &Board) -> TcpStream {
-        let reply = self.ask("PASV");
-        let numbers = reply.split(['(', ')']).nth(1).unwrap();
-        let mut numbers = numbers.split(',').skip(4).map(|number| number.parse().unwrap());
-        let port = u16::from_be_bytes([numbers.next().unwrap(), numbers.next().unwrap()]);
-        let host = board.host().parse::<std::net::SocketAddr>().unwrap();
-        TcpStream::connect((host.ip(), port)).unwrap()
-    }
-
-    /// Begins an upload that goes on as long as what this returns lives.
-    fn begin_upload(&self, board: &Board) -> TcpStream {
-        let data = self.connect_data(board);
-        assert!(self.ask("STOR others.bin").starts_with("150"));
-        data
-    }
 }
 
 #[test]
@@ -304,8 +260,8 @@ fn a_board_that_serves_somebody_else_is_waited_for() {
         let (project, board) = (Project::new(), make());
         let mut run = watch(&project, &board, "me", &["--timeout", "1"]);
         run.wait_for("connected");
-        let other = Client::of(&board);
-        let data = other.begin_upload(&board);
+        let other = Client::of(&board.host());
+        let data = other.begin_upload("others.bin");
         project.write("a.py", "a");
         run.wait_for_error(said);
         drop(data);
@@ -496,7 +452,7 @@ fn a_board_that_is_off_for_a_while_during_an_upload_gets_it_whole() {
 #[test]
 fn ftpdlites_one_place_is_waited_for() {
     let (project, board) = (Project::new(), Board::ftpdlite());
-    let other = Client::of(&board);
+    let other = Client::of(&board.host());
     let mut run = watch(&project, &board, "ftpadmin", &[]);
     project.write("a.py", "a");
     let error = run.wait_for_error("421 Too many connections");
@@ -510,7 +466,7 @@ fn ftpdlites_one_place_is_waited_for() {
 #[test]
 fn ftpdlite_that_holds_a_dead_session_is_to_be_reset_and_then_served() {
     let (project, board) = (Project::new(), Board::ftpdlite());
-    let other = Client::of(&board);
+    let other = Client::of(&board.host());
     let socket = socket2::SockRef::from(&other.control);
     socket.set_linger(Some(Duration::ZERO)).unwrap();
     drop(other);
@@ -553,8 +509,8 @@ fn two_of_us_share_uftpd() {
 fn a_data_connection_that_was_left_behind_puts_no_old_bytes_into_a_file() {
     side_by_side([Board::uftpd as Make, Board::uftpd_on_esp32], |make| {
         let (project, board) = (Project::new(), make());
-        let other = Client::of(&board);
-        drop(other.connect_data(&board));
+        let other = Client::of(&board.host());
+        drop(other.connect_data());
         assert!(other.ask("QUIT").starts_with("221"));
         for content in ["AAAA", "BBBB", "CCCC"] {
             project.write("a.py", content);

@@ -4,6 +4,7 @@ mod autoftp;
 mod board;
 #[cfg(target_os = "linux")]
 pub mod certificates;
+mod client;
 mod log;
 mod scripted;
 pub mod server;
@@ -16,6 +17,7 @@ use std::thread;
 
 pub use autoftp::{Autoftp, Project};
 pub use board::{Board, Leaves};
+pub use client::Client;
 pub use scripted::{Act, Dialect, Scripted};
 pub use server::Server;
 

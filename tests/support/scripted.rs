@@ -6,11 +6,11 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::log::{Log, text};
 use super::server::bind_again;
-use super::socket::{is_ahead, reset};
+use super::socket::{is_ahead, peek, reset};
 use super::watched::Watched;
 
 /// What the server does in place of, or on top of, the right thing.
@@ -46,6 +46,9 @@ pub enum Act {
     Truncate,
     /// STOR: takes the data slowly.
     Crawl,
+    /// Does as asked, and answers so much later. At `150`, it first takes what data there is, until
+    /// nothing comes for so long: see [`Scripted::early`].
+    Late(Duration),
 }
 
 /// How this server differs from the plain one: anonymous, and a refused STOR is 550 at once.
@@ -59,6 +62,12 @@ pub struct Dialect {
     pub one_session: bool,
     /// What RNTO to a name that is taken is answered; without it, the file there is replaced.
     pub rename_over: Option<&'static str>,
+    /// It watches its data connections until STOR comes, which has to be first (pyftpdlib), and
+    /// ends the session over a port that nobody has connected to for so long (the same).
+    pub watches: Option<Duration>,
+    /// One data port for all sessions: a file gets the connection that has waited there longest,
+    /// whoever made it (uftpd).
+    pub one_port: bool,
 }
 
 impl Dialect {
@@ -67,7 +76,14 @@ impl Dialect {
         missing_directory: Act::Reply("550 No such directory"),
         one_session: false,
         rename_over: None,
+        watches: None,
+        one_port: false,
     };
+
+    /// It minds what cannot be seen on the wire of an ordinary one. A loaded machine connects within
+    /// a second.
+    pub const WATCHFUL: Dialect =
+        Dialect { watches: Some(Duration::from_secs(1)), ..Dialect::PLAIN };
 }
 
 impl Default for Dialect {
@@ -96,6 +112,15 @@ struct Record {
     /// Every state that a file was in, in order; `None` is gone.
     history: Vec<(String, Option<Vec<u8>>)>,
     rules: Vec<Rule>,
+    /// How many bytes of each file came before a late 150.
+    early: Vec<(String, usize)>,
+    /// How many bytes came for each STOR that was refused.
+    wasted: Vec<usize>,
+    /// How many data connections came before their STOR, and how many of these ended before it.
+    ahead: usize,
+    given_up: usize,
+    /// The one that waits is to end: with a reset?
+    cut: Option<bool>,
     released: bool,
     stopped: bool,
     connections: Vec<Weak<TcpStream>>,
@@ -129,6 +154,8 @@ pub struct Scripted {
     address: SocketAddr,
     dialect: Dialect,
     record: Arc<Watched<Record>>,
+    /// The one of [`Dialect::one_port`].
+    port: Option<Arc<TcpListener>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -143,7 +170,9 @@ impl Scripted {
 
     pub fn listen(listener: TcpListener, dialect: Dialect) -> Scripted {
         let address = listener.local_addr().unwrap();
-        let mut server = Scripted { address, dialect, record: Arc::default(), thread: None };
+        let port = dialect.one_port.then(|| listen_beside(address));
+        let record = Arc::default();
+        let mut server = Scripted { address, dialect, record, port, thread: None };
         server.serve(listener);
         server
     }
@@ -233,6 +262,39 @@ impl Scripted {
         assert!(gone.is_some(), "{path} is still there");
     }
 
+    /// How many bytes of each file came before a late 150, in order.
+    pub fn early(&self) -> Vec<(String, usize)> {
+        self.record.read(|record| record.early.clone())
+    }
+
+    /// A watchful server: how many bytes came for each STOR that was refused.
+    pub fn wasted(&self) -> Vec<usize> {
+        self.record.read(|record| record.wasted.clone())
+    }
+
+    /// A watchful server: waits until so many data connections have come before their STOR.
+    pub fn wait_ahead(&self, times: usize) {
+        let came = self.record.wait(|record| (record.ahead >= times).then_some(()));
+        let ahead = self.ahead();
+        assert!(came.is_some(), "{times} data connections did not come ahead, but {ahead}");
+    }
+
+    pub fn ahead(&self) -> usize {
+        self.record.read(|record| record.ahead)
+    }
+
+    /// How many of them the client has ended without a STOR.
+    pub fn given_up(&self) -> usize {
+        self.record.read(|record| record.given_up)
+    }
+
+    /// A watchful server: ends the data connection that waits for its STOR, or resets it.
+    pub fn cut_ahead(&self, with_reset: bool) {
+        self.record.update(|record| record.cut = Some(with_reset));
+        let cut = self.record.wait(|record| record.cut.is_none().then_some(()));
+        assert!(cut.is_some(), "no data connection waits");
+    }
+
     pub fn sessions(&self) -> usize {
         self.record.sessions()
     }
@@ -285,7 +347,7 @@ impl Scripted {
     }
 
     fn serve(&mut self, listener: TcpListener) {
-        let (dialect, record) = (self.dialect, Arc::clone(&self.record));
+        let (dialect, record, port) = (self.dialect, Arc::clone(&self.record), self.port.clone());
         self.thread = Some(thread::spawn(move || {
             while let Ok((control, _)) = listener.accept() {
                 if record.read(|record| record.stopped) {
@@ -293,6 +355,7 @@ impl Scripted {
                 }
                 let control = track(&record, control);
                 let mut session = Session::new(control, dialect, Arc::clone(&record));
+                session.port.clone_from(&port);
                 thread::spawn(move || {
                     session.serve();
                     session.record.update(|record| record.open_sessions -= 1);
@@ -309,6 +372,10 @@ impl Drop for Scripted {
     }
 }
 
+fn listen_beside(address: SocketAddr) -> Arc<TcpListener> {
+    Arc::new(TcpListener::bind((address.ip(), 0)).unwrap())
+}
+
 fn track(record: &Watched<Record>, connection: TcpStream) -> Arc<TcpStream> {
     connection.set_nodelay(true).unwrap();
     let connection = Arc::new(connection);
@@ -320,7 +387,12 @@ struct Session {
     control: Arc<TcpStream>,
     dialect: Dialect,
     record: Arc<Watched<Record>>,
-    passive: Option<TcpListener>,
+    port: Option<Arc<TcpListener>>,
+    passive: Option<Arc<TcpListener>>,
+    /// The data connection that came before its STOR.
+    ahead: Option<Arc<TcpStream>>,
+    /// What came from it before STOR, or that STOR has come, was noted.
+    is_noted: bool,
     /// Where the client awaits the data connection.
     active: Option<SocketAddr>,
     directory: String,
@@ -344,7 +416,10 @@ impl Session {
             control,
             dialect,
             record,
+            port: None,
             passive: None,
+            ahead: None,
+            is_noted: false,
             active: None,
             directory,
             user,
@@ -366,6 +441,9 @@ impl Session {
 
     /// One command; it must come as one segment, and nothing behind it.
     fn hear(&mut self) -> Option<String> {
+        if let Some(patience) = self.dialect.watches {
+            self.watch(patience).ok()?;
+        }
         let mut buffer = [0; 8192];
         let count = (&*self.control).read(&mut buffer).ok().filter(|count| *count > 0)?;
         let text = String::from_utf8_lossy(&buffer[..count]).into_owned();
@@ -378,6 +456,55 @@ impl Session {
                 None
             }
         }
+    }
+
+    /// Minds the data connection that is to be, until there is a command.
+    fn watch(&mut self, patience: Duration) -> Result<(), Over> {
+        let begun = Instant::now();
+        loop {
+            self.accept_ahead();
+            // In this order: what has come before a command that has not come was sent before it.
+            let seen = self.ahead.as_ref().filter(|_| !self.is_noted).and_then(|data| peek(data));
+            if peek(&self.control).is_some() {
+                self.accept_ahead();
+                return Ok(());
+            }
+            let is_awaited = self.passive.is_some() && self.ahead.is_none() && !self.is_noted;
+            if let Some(count) = seen {
+                self.is_noted = true;
+                self.record.update(|record| match count {
+                    0 => record.given_up += 1,
+                    _ => record.log.offences.push("data came before STOR".to_owned()),
+                });
+            } else if is_awaited && begun.elapsed() > patience {
+                self.record.update(|record| {
+                    let offence = "nobody connects to the port of a PASV".to_owned();
+                    record.log.offences.push(offence);
+                });
+                return self.say("421 Passive data channel timed out");
+            } else if let Some(data) = self.ahead.as_ref().filter(|_| !self.is_noted)
+                && let Some(with_reset) = self.record.update(|record| record.cut.take())
+            {
+                if with_reset {
+                    reset(data);
+                }
+                (self.ahead, self.passive) = (None, None);
+            }
+            // Little enough to catch the order of two writes now and then.
+            thread::sleep(Duration::from_micros(50));
+        }
+    }
+
+    fn accept_ahead(&mut self) {
+        let is_due = self.ahead.is_none() && !self.is_noted;
+        let Some(listener) = self.passive.as_ref().filter(|_| is_due) else { return };
+        listener.set_nonblocking(true).unwrap();
+        if let Ok((data, _)) = listener.accept() {
+            data.set_nonblocking(false).unwrap();
+            self.ahead = Some(track(&self.record, data));
+            self.record.update(|record| record.ahead += 1);
+        }
+        listener.set_nonblocking(false).unwrap();
     }
 
     fn rule(&self, line: &str) -> Option<Act> {
@@ -404,6 +531,14 @@ impl Session {
             });
         }
         let renaming = self.renaming.take();
+        if verb == "STOR" {
+            // One that ended before is no empty file.
+            if self.ahead.as_ref().is_some_and(|_| self.is_noted) {
+                let offence = format!("{line:?} over a data connection that was given up or used");
+                self.record.update(|record| record.log.offences.push(offence));
+            }
+            self.is_noted = true;
+        }
         if let Some(result) = act.and_then(|act| self.instead(act)) {
             return result;
         }
@@ -418,6 +553,9 @@ impl Session {
         };
         if let Some(Act::Hold) = act {
             self.record.wait(|record| (record.released || record.stopped).then_some(()));
+        }
+        if let Some(Act::Late(delay)) = act {
+            thread::sleep(delay);
         }
         let reply = match act {
             Some(Act::Say(reply)) => self.with_port(reply),
@@ -467,7 +605,15 @@ impl Session {
 
     /// Says one of the two answers to STOR, or what the rules say instead.
     fn say_at(&self, point: &str, reply: &str) -> Result<(), Over> {
-        match self.rule(point) {
+        self.say_as(self.rule(point), reply)
+    }
+
+    fn say_as(&self, act: Option<Act>, reply: &str) -> Result<(), Over> {
+        match act {
+            Some(Act::Late(delay)) => {
+                thread::sleep(delay);
+                self.say(reply)
+            }
             Some(Act::Babble(more)) => self.say(&format!("{reply}\r\n{more}")),
             Some(Act::Say(reply)) => self.say(reply),
             Some(act) => self.instead(act).unwrap_or(Ok(())),
@@ -571,7 +717,7 @@ impl Session {
         if let Some(Act::Reply(reply)) = act {
             return Ok(reply.to_owned());
         }
-        let (active, passive) = (self.active.take(), self.passive.take());
+        let (active, passive, ahead) = (self.active.take(), self.passive.take(), self.ahead.take());
         if active.is_none() && passive.is_none() {
             return Ok("425 No data connection".to_owned());
         }
@@ -579,15 +725,30 @@ impl Session {
         if can_open {
             self.record.update(|record| record.change(&path, Some(Vec::new())));
         }
-        self.say_at("150", "150 Go on")?;
-        let connected = match (active, passive) {
-            (Some(client), _) => TcpStream::connect(client),
-            (None, listener) => listener.unwrap().accept().map(|(data, _)| data),
+        let open = || match (active, &ahead, passive) {
+            (Some(client), ..) => TcpStream::connect(client).map(|data| track(&self.record, data)),
+            (_, Some(data), _) => Ok(Arc::clone(data)),
+            (.., listener) => listener.unwrap().accept().map(|(data, _)| track(&self.record, data)),
+        };
+        let mut bytes = Vec::new();
+        let connected = match self.rule("150") {
+            Some(Act::Late(patience)) => {
+                let connected = open();
+                if let Ok(data) = &connected {
+                    take_early(data, patience, &mut bytes);
+                }
+                self.record.update(|record| record.early.push((path.clone(), bytes.len())));
+                self.say("150 Go on")?;
+                connected
+            }
+            act => {
+                self.say_as(act, "150 Go on")?;
+                open()
+            }
         };
         let Ok(data) = connected else {
             return Ok("425 No way to there".to_owned());
         };
-        let data = track(&self.record, data);
         match act {
             Some(Act::DropThen(reply)) => return Ok(reply.to_owned()),
             Some(Act::CutData) => {
@@ -597,7 +758,6 @@ impl Session {
             }
             _ => {}
         }
-        let mut bytes = Vec::new();
         let mut buffer = vec![0; 65536];
         loop {
             match (&*data).read(&mut buffer) {
@@ -627,7 +787,14 @@ impl Session {
     }
 
     fn open_passive(&mut self) -> u16 {
-        let listener = TcpListener::bind((self.control.local_addr().unwrap().ip(), 0)).unwrap();
+        let here = self.control.local_addr().unwrap();
+        let listener = self.port.clone().unwrap_or_else(|| listen_beside(here));
+        if let Some(used) = self.ahead.take().filter(|_| self.is_noted) {
+            let mut bytes = Vec::new();
+            take_early(&used, Duration::from_secs(1), &mut bytes);
+            self.record.update(|record| record.wasted.push(bytes.len()));
+        }
+        self.is_noted = false;
         let port = listener.local_addr().unwrap().port();
         self.passive = Some(listener);
         port
@@ -653,6 +820,13 @@ impl Session {
     fn has_file(&self, path: &str) -> bool {
         self.record.read(|record| record.files.contains_key(path))
     }
+}
+
+/// Takes what comes, until nothing comes for so long, or no more can.
+fn take_early(mut data: &TcpStream, patience: Duration, bytes: &mut Vec<u8>) {
+    data.set_read_timeout(Some(patience)).unwrap();
+    let _ = data.read_to_end(bytes);
+    data.set_read_timeout(None).unwrap();
 }
 
 /// The address in `PORT h1,h2,h3,h4,p1,p2` (RFC 959) or `EPRT |2|::1|port|` (RFC 2428).
