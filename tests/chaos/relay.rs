@@ -326,6 +326,11 @@ impl Session<'_> {
         match self.client.read_line(&mut line) {
             Ok(0) => Err(End::Closed),
             Ok(_) => Ok(line.trim_end_matches(['\r', '\n']).to_owned()),
+            // The data connection that waits for a file may be what ends.
+            Err(_) if strikes && self.passive.is_some() && self.weather.random.percent(70) => {
+                self.end_passive();
+                self.hear()
+            }
             Err(_) if strikes => {
                 let end = self.weather.end();
                 self.weather.journal.warn(format!("relay: FAULT {end:?} while idle"));
@@ -415,6 +420,19 @@ impl Session<'_> {
             "PASV" => format!("227 Passive (127,0,0,1,{},{})", ours >> 8, ours & 0xff),
             _ => format!("229 Extended passive (|||{ours}|)"),
         })
+    }
+
+    /// Ends the client's data connection, or resets it. A server takes that for the end of a file.
+    fn end_passive(&mut self) {
+        let Some(Passive { listener, .. }) = self.passive.take() else {
+            return;
+        };
+        let is_reset = self.weather.random.percent(50);
+        let what = if is_reset { "reset" } else { "ended" };
+        self.weather.journal.warn(format!("relay: FAULT the idle data connection is {what}"));
+        if !is_reset {
+            drop(listener.accept());
+        }
     }
 
     /// Copies the file from the client to the server.
