@@ -536,3 +536,36 @@ fn each_host_is_mirrored() {
         assert_eq!(server.files(), [pair("c.py", "c.py"), pair("new.py", "b.py")]);
     }
 }
+
+/// Its directory is a new one by then, which is not watched for a moment.
+#[test]
+#[ignore = "of so many files one or the other is not removed"]
+fn a_file_that_comes_back_for_a_moment_in_a_new_directory_is_removed() {
+    let (project, server) = (Project::new(), Scripted::start());
+    for number in 0..60 {
+        project.write(format!("d{number}/x/a.py"), "a");
+        project.write(format!("b{number}.py"), "b");
+    }
+    let mut run = project.watch(&["--mirror", "--sync", &server.host()]);
+    run.wait_for("in sync");
+    for number in 0..60 {
+        let (dir, path) = (format!("d{number}"), format!("d{number}/x/a.py"));
+        if number % 2 == 0 {
+            project.remove(&path);
+        }
+        project.rename(&dir, &format!("e{number}"));
+        // Wherever the program is just then.
+        thread::sleep(Duration::from_micros(200) * (number % 20));
+        fs::create_dir_all(project.path(format!("{dir}/x"))).unwrap();
+        project.rename(&format!("b{number}.py"), &path);
+        thread::sleep(Duration::from_micros(100) * (number % 7));
+        project.write(format!("{dir}/x/.a.py.tmp"), "another");
+        project.rename(&format!("{dir}/x/.a.py.tmp"), &path);
+        thread::sleep(Duration::from_millis(1) * (number % 9));
+        project.rename(&path, &format!("c{number}.py"));
+    }
+    for number in 0..60 {
+        server.wait_no_file(&format!("d{number}/x/a.py"));
+    }
+    run.stop();
+}
