@@ -17,9 +17,9 @@ use crate::event::{Answer, Event, HostEvent, HostId, IDLE_END, Outcome, Ticket};
 use crate::ledger::{Ledger, Unfinished};
 use crate::path::RelPath;
 use crate::queue::{Class, Job, Queue, Timing};
-use crate::remote::TransferError;
 use crate::remote::dial::{ConnectError, Habits};
-use crate::remote::ftp::{Entry, Lore, Manner, Session, Trace, Welcome};
+use crate::remote::ftp::{Entry, Lore, Session, Trace, Welcome};
+use crate::remote::{Manner, TransferError};
 
 /// An idle session gets a NOOP this often: servers end one after 60 to 300 s.
 const KEEPALIVE: Duration = Duration::from_secs(30);
@@ -379,7 +379,7 @@ impl Lane {
             && let Some(manner) = manner.cloned()
         {
             self.manner = Some(manner.clone());
-            self.tell(HostEvent::Manner { transfer: manner.transfer, why: manner.why });
+            self.tell(HostEvent::Manner(manner));
         }
     }
 

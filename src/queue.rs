@@ -79,7 +79,7 @@ impl Timing {
         settle: Duration::from_millis(30),
         gone: Duration::from_secs(1),
         // Whatever writes many files goes on to the next one sooner than that.
-        glance: Duration::from_micros(500),
+        glance: Duration::from_micros(250),
         lull: Duration::from_millis(10),
         patience: Some(Duration::from_secs(1)),
     };

@@ -13,7 +13,7 @@ use super::dial::{self, ConnectError, Dialled, Habits, Stream};
 use super::tls::{self, Secure, Trust};
 use super::watchdog::Watchdog;
 use super::wire::{Means, Wire};
-use super::{Broken, DataSeen, Reply, TOO_LONG, Transfer, TransferError};
+use super::{Broken, DataSeen, Manner, Reply, TOO_LONG, Transfer, TransferError};
 use crate::config::Config;
 use crate::credentials::Login;
 use crate::encoding::Encoding;
@@ -247,28 +247,6 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// How a session sends files.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Manner {
-    /// How.
-    pub transfer: Transfer,
-    /// Why not a faster way; empty if there is none.
-    pub why: String,
-}
-
-impl Manner {
-    /// As fast as is safe, or as the person chose.
-    fn of(means: &Means, chosen: Option<Transfer>) -> Self {
-        let (most, why) = means.limit();
-        match chosen {
-            Some(transfer) if transfer < most => {
-                Self { transfer, why: "as --transfer says".to_owned() }
-            }
-            _ => Self { transfer: most, why: why.to_owned() },
-        }
-    }
-}
-
 /// A session that is logged in, in binary mode, in the directory where files are to go.
 pub struct Session {
     stream: Stream,
@@ -305,7 +283,7 @@ impl Session {
         let means = Means { secure, active, encoding, board, is_guest };
         let mut session = Self {
             stream,
-            manner: Manner::of(&means, transfer),
+            manner: means.manner(transfer),
             is_chosen: transfer.is_some(),
             wire: Wire::new(control.clone(), means, timeout),
             control,

@@ -17,7 +17,7 @@ use socket2::SockRef;
 use super::control::{Control, is_untouched, quick_ack};
 use super::ftp::{Board, Trace};
 use super::tls::{Fault, Secure};
-use super::{AWAY, Broken, DataSeen, Reply, Transfer, TransferError, explain, is_slow};
+use super::{AWAY, Broken, DataSeen, Manner, Reply, Transfer, TransferError, explain, is_slow};
 use crate::encoding::Encoding;
 use crate::source::Source;
 use crate::text::shortened;
@@ -81,19 +81,23 @@ pub struct Means {
 }
 
 impl Means {
-    /// The most that can be done to save round trips, and why it is not more.
-    pub fn limit(&self) -> (Transfer, &'static str) {
-        if self.is_guest {
+    /// How to send files: as fast as is safe, or as the person chose.
+    pub fn manner(&self, chosen: Option<Transfer>) -> Manner {
+        let (most, why) = if self.is_guest {
             // Refused, a connection is kept for the next file: nothing may be in it.
             (Transfer::Plain, "this account may not write")
         } else if self.board == Some(Board::Uftpd) {
             (Transfer::Eager, "uftpd has one data port for all its clients")
         } else if self.secure.is_some() {
-            (Transfer::Eager, "TLS")
+            (Transfer::Eager, "through TLS a data connection begins with STOR")
         } else if self.active {
-            (Transfer::Eager, "active mode")
+            (Transfer::Eager, "in active mode a data connection begins with STOR")
         } else {
             (Transfer::Ready, "")
+        };
+        match chosen {
+            Some(transfer) if transfer < most => Manner { transfer, why: "--transfer".to_owned() },
+            _ => Manner { transfer: most, why: why.to_owned() },
         }
     }
 }
@@ -148,6 +152,7 @@ impl Wire {
         let (mode, steps) = match (self.means.active, is_v6) {
             (true, false) => ("active (PORT): the server connects to this computer", "PORT"),
             (true, true) => ("active (EPRT): the server connects to this computer", "EPRT"),
+            (false, _) if self.port.is_some() => ("passive (PASV, once a session)", "connect"),
             (false, false) if !self.knows_no_pasv => ("passive (PASV)", "PASV, connect"),
             (false, _) => ("passive (EPSV)", "EPSV, connect"),
         };
