@@ -313,8 +313,9 @@ impl Lane {
             }
             Order::Drain => {
                 self.draining = true;
-                // One last try for what waits for its next one.
+                // One last try for what waits for its next one, also for the session.
                 self.queue.hurry(now);
+                self.next_try = self.next_try.min(now);
             }
         }
         (self.last_work, self.last_sign) = (now, now);
@@ -409,6 +410,8 @@ impl Lane {
             return;
         };
         if session.is_at_home() && session.is_quiet() && session.probe(AWAKE).is_ok() {
+            // It may have aged more than our clock says.
+            session.give_up_ready();
             self.last_heard = self.clocks.0;
         } else {
             self.lose_session("this computer was asleep".to_owned());

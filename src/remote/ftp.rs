@@ -97,6 +97,13 @@ impl Board {
     }
 }
 
+/// Whether it is a server that opens a port for each transfer.
+fn has_many_ports(greeting: &str) -> bool {
+    ["vsFTPd", "ProFTPD", "Pure-FTPd", "pyftpdlib", "FileZilla", "Microsoft FTP"]
+        .iter()
+        .any(|name| greeting.contains(name))
+}
+
 /// The bytes of a command besides its path.
 const LONGEST_VERB: usize = "STOR ".len() + "\r\n".len();
 
@@ -257,8 +264,10 @@ pub struct Session {
     timeout: Duration,
     trace: Trace,
     manner: Manner,
-    /// The person chose it.
-    is_chosen: bool,
+    /// Something went wrong in this session: its manner stays.
+    is_careful: bool,
+    /// What the person chose.
+    chosen: Option<Transfer>,
     /// Whether the server takes names for UTF-8, as far as we can see to it. Boards do always.
     takes_utf8: bool,
     /// The directories that are known to be there.
@@ -280,11 +289,13 @@ impl Session {
             dial::dial(host, trust, habits, timeout, encoding, &trace)?;
         let board = Board::of(&greeting);
         let is_guest = board == Some(Board::FtpdLite) && login.user != FTPDLITE_ADMIN;
-        let means = Means { secure, active, encoding, board, is_guest };
+        let varies_ports = board == Some(Board::FtpdLite) || has_many_ports(&greeting);
+        let means = Means { secure, active, encoding, board, is_guest, varies_ports };
         let mut session = Self {
             stream,
             manner: means.manner(transfer),
-            is_chosen: transfer.is_some(),
+            is_careful: false,
+            chosen: transfer,
             wire: Wire::new(control.clone(), means, timeout),
             control,
             watchdog,
@@ -502,6 +513,7 @@ impl Session {
 
     fn be_careful(&mut self, transfer: Transfer, why: String) {
         self.wire.give_up_ready();
+        self.is_careful = true;
         self.manner = Manner { transfer, why };
     }
 
@@ -527,6 +539,10 @@ impl Session {
     /// When the session is over.
     pub fn make_ready(&mut self, is_at_work: bool, lore: &mut Lore) -> Result<bool, Broken> {
         self.wire.give_up_stale();
+        lore.varies_ports = self.wire.varies_ports(lore.varies_ports);
+        if !self.is_careful {
+            self.manner = self.wire.means().manner(self.chosen);
+        }
         let is_uftpd = self.wire.means().board == Some(Board::Uftpd);
         let is_wanted = match self.manner.transfer {
             Transfer::Plain => false,
@@ -536,23 +552,9 @@ impl Session {
         if !is_wanted || self.wire.has_ready() {
             return Ok(false);
         }
-        let made = self.wire.ask_ahead(&self.trace).and_then(|address| {
-            // Whose data port is always the same may have it taken by another client, or give that
-            // what is waiting there.
-            let is_known = self.is_chosen || self.wire.means().board.is_some();
-            if is_uftpd || is_known || lore.varies_ports {
-                return Ok(Some(address));
-            }
-            let other = self.wire.ask_ahead(&self.trace)?;
-            lore.varies_ports = other != address;
-            Ok(Some(other).filter(|_| lore.varies_ports))
-        });
-        match made {
+        match self.wire.ask_ahead(&self.trace) {
             Ok(_) if is_uftpd => {}
-            Ok(None) => {
-                self.be_careful(Transfer::Eager, "its data port is always the same".to_owned());
-            }
-            Ok(Some(address)) => {
+            Ok(address) => {
                 let connected = TcpStream::connect_timeout(&address, self.patience());
                 self.have_ready(connected);
             }
@@ -592,6 +594,11 @@ impl Session {
             // An upload will say more.
             self.be_careful(Transfer::Eager, format!("its data port: {error}"));
         }
+    }
+
+    /// Gives up the data connection for the next file.
+    pub fn give_up_ready(&mut self) {
+        self.wire.give_up_ready();
     }
 
     /// When there will be something to do for [`Self::make_ready`] again.
