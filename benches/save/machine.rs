@@ -5,18 +5,21 @@ use std::thread;
 
 use chrono::Local;
 
+use crate::rig::is_in_memory;
 use crate::tools::{Kind, said};
 
 /// One line for each thing that the figures depend on.
 pub fn lines(kinds: &[Kind]) -> Vec<String> {
     let mut lines = vec![
-        format!("{}: {}", "date", Local::now().format("%Y-%m-%d")),
+        format!("date: {}", Local::now().format("%Y-%m-%d")),
         format!("processor: {}", processor()),
         format!("system: {}", system()),
         format!("rustc: {}", said("rustc", "--version").unwrap_or_default().trim()),
-        "server: libunftp 0.24 on the same computer, with unftp-sbe-fs on the file system of the \
-         temporary directory"
-            .to_owned(),
+        format!(
+            "server: libunftp on the same computer, which keeps files {}; the project is in the \
+             temporary directory",
+            if is_in_memory() { "in memory" } else { "in the temporary directory" }
+        ),
     ];
     let tools = kinds.iter().filter(|kind| !matches!(kind, Kind::Autoftp(Some(_))));
     let versions: Vec<_> = tools.filter_map(|kind| kind.version()).collect();

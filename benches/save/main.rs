@@ -69,11 +69,11 @@ fn run(amount: &Amount, write: bool) -> io::Result<usize> {
     report.relay(&check::exchanges()?);
     let mut rigs = measure::relayed(&kinds, amount);
     report.latency(&measure::latency(&mut rigs, amount));
-    let far = measure::bursts(&mut rigs, Some(BURST_ROUND_TRIP), amount);
+    let near = measure::bursts(&mut rigs, 0, amount.bursts, amount);
+    let far = measure::bursts(&mut rigs, BURST_ROUND_TRIP, 1, amount);
+    report.bursts(&near, &far);
     drop(rigs);
     let mut rigs = measure::direct(&kinds, amount);
-    let near = measure::bursts(&mut rigs, None, amount);
-    report.bursts(&near, &far);
     report.big(&measure::big(&mut rigs, amount));
     drop(rigs);
     report.footprint(footprint::idle(&Kind::modes(), amount), footprint::program()?);

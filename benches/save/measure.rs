@@ -12,6 +12,8 @@ pub struct Amount {
     pub saves: Vec<(u32, usize)>,
     /// Directories of ten files each.
     pub directories: usize,
+    /// Bursts without a round trip; with one, where each takes its time, there is one.
+    pub bursts: usize,
     pub big_rounds: usize,
     pub big_len: usize,
     pub idle: Duration,
@@ -25,6 +27,7 @@ impl Amount {
         Amount {
             saves: vec![(0, 100), (20, 40), (100, 25)],
             directories: 20,
+            bursts: 5,
             big_rounds: 7,
             big_len: 20_000_000,
             idle: Duration::from_secs(20),
@@ -38,6 +41,7 @@ impl Amount {
         Amount {
             saves: vec![(0, 5), (20, 5), (100, 3)],
             directories: 3,
+            bursts: 2,
             big_rounds: 2,
             idle: Duration::from_secs(3),
             starts: 3,
@@ -170,18 +174,27 @@ pub fn latency(rigs: &mut [Rig], amount: &Amount) -> Vec<Latency> {
     all
 }
 
-/// A burst for each tool, with this round trip where there is a relay.
-pub fn bursts(rigs: &mut [Rig], round_trip: Option<u32>, amount: &Amount) -> Vec<Burst> {
+/// So many bursts for each tool at this round trip in milliseconds, taking turns. All go through the
+/// relay, also without a round trip: what is compared has to come the same way. Where answers come at
+/// once, curl 7.88.1 may wait for its limit of a second in poll(), on its control connection alone,
+/// before it connects for a file: rarely through the relay, often without it.
+pub fn bursts(
+    rigs: &mut [Rig],
+    round_trip: u32,
+    rounds: usize,
+    amount: &Amount,
+) -> Vec<Vec<Burst>> {
     let paths = files(amount.directories);
-    let burst = |rig: &mut Rig| {
-        let delay = Duration::from_millis(round_trip.unwrap_or(0).into());
-        if round_trip.is_some() {
+    let delay = Duration::from_millis(round_trip.into());
+    let mut all: Vec<Vec<Burst>> = rigs.iter().map(|_| Vec::new()).collect();
+    for _ in 0..rounds {
+        for (rig, bursts) in rigs.iter_mut().zip(&mut all) {
             rig.set_round_trip(delay);
+            rig.pause(delay * 6);
+            bursts.push(rig.burst(&paths));
         }
-        rig.pause(delay * 6);
-        rig.burst(&paths)
-    };
-    rigs.iter_mut().map(burst).collect()
+    }
+    all
 }
 
 /// A big file, in milliseconds.

@@ -23,7 +23,7 @@ const NAME: f64 = 18.0;
 
 /// Can be told from each other, also by people who see few colours, on white.
 const OWN: [&str; 4] = ["#0b5cad", "#0f8a6d", "#7a3fb5", "#1e9bd1"];
-const OTHERS: [&str; 4] = ["#b3541e", "#8a8a8a", "#c2903a", "#444444"];
+const OTHERS: [&str; 4] = ["#b3541e", "#5f5f5f", "#8f6410", "#444444"];
 
 /// Milliseconds against milliseconds, one line for each tool.
 pub fn svg(lines: &[Line]) -> String {

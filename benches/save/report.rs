@@ -34,6 +34,15 @@ for half of them, and charges TCP's handshakes, as `benches/save/relay.rs` says.
 TCP's slow start, which costs files of more than about 14 kB more round trips with every tool, and
 loses nothing.";
 
+/// How long those took that came to their end.
+fn seconds(bursts: &[Burst]) -> Values {
+    let mut values = Values::default();
+    for stored in bursts.iter().filter_map(|burst| burst.stored) {
+        values.push(stored.as_secs_f64());
+    }
+    values
+}
+
 /// Collects what came out, and shows it at once.
 pub struct Report {
     kinds: Vec<Kind>,
@@ -59,7 +68,7 @@ impl Report {
             big_len: amount.big_len,
             idle: amount.idle.as_secs(),
         };
-        let mut commands = Table::new(&["tool", "command", "for a save"]);
+        let mut commands = Table::of_text(&["tool", "command", "for a save"]);
         for kind in kinds {
             commands.row([kind.name(), format!("`{}`", kind.command()), kind.work().to_owned()]);
         }
@@ -122,10 +131,11 @@ impl Report {
         self.plot = Some(plot::svg(&lines));
     }
 
-    pub fn bursts(&mut self, near: &[Burst], far: &[Burst]) {
+    pub fn bursts(&mut self, near: &[Vec<Burst>], far: &[Vec<Burst>]) {
         let mut table = Table::new(&[
             "",
             "0 ms, s",
+            "worst",
             &format!("{BURST_ROUND_TRIP} ms, s"),
             "round trips per file",
             "missing",
@@ -133,40 +143,43 @@ impl Report {
             "doubled",
         ]);
         for ((kind, near), far) in self.kinds.iter().zip(near).zip(far) {
-            let seconds = |burst: &Burst| burst.stored.map(|stored| stored.as_secs_f64());
-            let (direct, relayed) = (seconds(near), seconds(far));
-            let round_trips = direct.zip(relayed).map(|(direct, relayed)| {
-                (relayed - direct) * 1000.0 / f64::from(BURST_ROUND_TRIP) / self.files as f64
+            let (at_once, delayed) = (seconds(near), seconds(far));
+            let round_trips = at_once.median().zip(delayed.median()).map(|(at_once, delayed)| {
+                (delayed - at_once) * 1000.0 / f64::from(BURST_ROUND_TRIP) / self.files as f64
             });
+            let sum = |of: fn(&Burst) -> usize| near.iter().chain(far).map(of).sum::<usize>();
+            let (missing, wrong) = (sum(|burst| burst.missing), sum(|burst| burst.wrong));
             table.row([
                 kind.name(),
-                number(direct, 2),
-                number(relayed, 2),
+                number(at_once.median(), 2),
+                number(at_once.worst(), 2),
+                number(delayed.median(), 2),
                 number(round_trips, 2),
-                (near.missing + far.missing).to_string(),
-                (near.wrong + far.wrong).to_string(),
-                (near.doubled + far.doubled).to_string(),
+                missing.to_string(),
+                wrong.to_string(),
+                sum(|burst| burst.doubled).to_string(),
             ]);
-            self.faults += near.missing + near.wrong + far.missing + far.wrong;
+            self.faults += missing + wrong;
         }
         self.say(&format!(
             "## Many files at once\n\n{} files of 1 to 5 kB, all of which are there already, in {} \
-             directories, until the last is stored; at 0 ms without the relay. curl is told of all \
-             of them at once, and uses one session. The round trips are what the \
-             {BURST_ROUND_TRIP} ms add.\n\n{table}",
+             directories, until the last is stored: the median and the worst of {} bursts without a \
+             round trip, and one with. The round trips are what the {BURST_ROUND_TRIP} ms add. curl \
+             is told of all files at once, and uses one session.\n\n{table}",
             self.files,
-            self.files / 10
+            self.files / 10,
+            near.first().map_or(0, Vec::len)
         ));
     }
 
     pub fn big(&mut self, all: &[Big]) {
-        let mut table = Table::new(&["", "stored, ms", "p95", "known, ms", "MB/s", "failed"]);
+        let mut table = Table::new(&["", "stored, ms", "worst", "known, ms", "MB/s", "failed"]);
         for big in all {
             let stored = big.stored.median();
             table.row([
                 big.kind.name(),
                 ms(stored),
-                ms(big.stored.p95()),
+                ms(big.stored.worst()),
                 ms(big.known.median()),
                 number(stored.map(|stored| self.big_len as f64 / 1000.0 / stored), 0),
                 big.failed.to_string(),

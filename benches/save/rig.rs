@@ -2,15 +2,26 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use tempfile::TempDir;
+
+use crate::measure::SMALL;
 use crate::relay::{Heard, Relay};
 use crate::support::{Project, Server};
 use crate::tools::{Kind, Tool};
 
 /// What is saved again and again.
 pub const EDITED: &str = "app.py";
+
+/// Where Linux keeps files in memory.
+const MEMORY: &str = "/dev/shm";
+
+/// Whether what the servers store is kept in memory. Elsewhere the disk would be measured: replacing
+/// a file can take ext4 a millisecond, many times what the tools take.
+pub fn is_in_memory() -> bool {
+    TempDir::new_in(MEMORY).is_ok()
+}
 
 /// Where the server is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +38,7 @@ pub struct Rig {
     tool: Box<dyn Tool>,
     relay: Option<Relay>,
     server: Server,
-    remote: PathBuf,
+    remote: TempDir,
     project: Project,
     random: Random,
     /// When the last save was over.
@@ -61,19 +72,20 @@ impl Rig {
     /// through.
     pub fn start(kind: Kind, way: Way, files: &[String]) -> Rig {
         let project = Project::new();
-        let remote = project.make_outside("remote");
+        let remote = TempDir::new_in(MEMORY).or_else(|_| TempDir::new()).unwrap();
+        let mut random = Random::new();
         for path in files.iter().map(String::as_str).chain([EDITED]) {
-            project.write(path, "# as it was\n");
-            fs::create_dir_all(remote.join(path).parent().unwrap()).unwrap();
-            fs::write(remote.join(path), "# as it was there\n").unwrap();
+            project.write(path, random.text(SMALL));
+            fs::create_dir_all(remote.path().join(path).parent().unwrap()).unwrap();
+            fs::write(remote.path().join(path), random.text(SMALL)).unwrap();
         }
-        let server = Server::start(&remote);
+        let server = Server::start(remote.path());
         let address = server.host().parse().unwrap();
         let relay = (way == Way::Relayed).then(|| Relay::start(address).unwrap());
         let tool = kind.start(&project, relay.as_ref().map_or(address, Relay::address));
-        let (random, rested_since) = (Random::new(), Instant::now());
+        let rested_since = Instant::now();
         let mut rig = Rig { kind, tool, relay, server, remote, project, random, rested_since };
-        let first = rig.save(EDITED, 2048);
+        let first = rig.save(EDITED, SMALL);
         assert!(first.known.is_some(), "{} does not work here", kind.name());
         rig
     }
@@ -141,14 +153,14 @@ impl Rig {
         let wrong = all().filter(|file| !is_there(file)).count() - missing;
         self.tool.wait_known(paths, saved);
         // Who is through with a later save has nothing left of these.
-        self.save(EDITED, 2048);
+        self.save(EDITED, SMALL);
         let uploads = self.server.puts()[before..].iter().filter(|put| *put != EDITED).count();
         let doubled = uploads.saturating_sub(paths.len() - missing);
         Burst { stored, missing, wrong, doubled }
     }
 
     fn has(&self, path: &str, content: &[u8]) -> bool {
-        fs::read(self.remote.join(path)).is_ok_and(|bytes| bytes == content)
+        fs::read(self.remote.path().join(path)).is_ok_and(|bytes| bytes == content)
     }
 }
 

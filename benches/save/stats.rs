@@ -19,6 +19,10 @@ impl Values {
         self.at_share(0.95)
     }
 
+    pub fn worst(&self) -> Option<f64> {
+        self.0.last().copied()
+    }
+
     fn at_share(&self, share: f64) -> Option<f64> {
         let last = self.0.len().checked_sub(1)?;
         self.0.get((last as f64 * share).round() as usize).copied()

@@ -7,12 +7,23 @@ const NONE: &str = "-";
 
 #[derive(Clone)]
 pub struct Table {
+    /// All columns are words, not numbers.
+    is_text: bool,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
     pub fn new<T: ToString>(head: &[T]) -> Table {
-        Table { rows: vec![head.iter().map(ToString::to_string).collect()] }
+        Table { is_text: false, rows: vec![head.iter().map(ToString::to_string).collect()] }
+    }
+
+    /// One of words.
+    pub fn of_text<T: ToString>(head: &[T]) -> Table {
+        Table { is_text: true, ..Table::new(head) }
+    }
+
+    fn is_left(&self, column: usize) -> bool {
+        column == 0 || self.is_text
     }
 
     pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
@@ -29,23 +40,21 @@ impl fmt::Display for Table {
         };
         let widths: Vec<_> = (0..columns).map(width).collect();
         for (number, row) in self.rows.iter().enumerate() {
+            write!(out, "|")?;
             for (column, width) in widths.iter().enumerate() {
                 let cell = row.get(column).map_or("", String::as_str);
-                if column == 0 {
-                    write!(out, "| {cell:<width$} |")?;
+                if self.is_left(column) {
+                    write!(out, " {cell:<width$} |")?;
                 } else {
                     write!(out, " {cell:>width$} |")?;
                 }
             }
             writeln!(out)?;
             if number == 0 {
+                write!(out, "|")?;
                 for (column, width) in widths.iter().enumerate() {
-                    let line = "-".repeat(*width);
-                    write!(
-                        out,
-                        "{}",
-                        if column == 0 { format!("|-{line}-|") } else { format!("-{line}:|") }
-                    )?;
+                    let end = if self.is_left(column) { '-' } else { ':' };
+                    write!(out, "-{}{end}|", "-".repeat(*width))?;
                 }
                 writeln!(out)?;
             }
