@@ -177,7 +177,7 @@ pub fn latency(rigs: &mut [Rig], amount: &Amount) -> Vec<Latency> {
 /// So many bursts for each tool at this round trip in milliseconds, taking turns. All go through the
 /// relay, also without a round trip: what is compared has to come the same way. Where answers come at
 /// once, curl 7.88.1 may wait for its limit of a second in poll(), on its control connection alone,
-/// before it connects for a file: rarely through the relay, often without it.
+/// before it connects for a file: at times through the relay, often without it.
 pub fn bursts(
     rigs: &mut [Rig],
     round_trip: u32,

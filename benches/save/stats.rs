@@ -11,7 +11,9 @@ impl Values {
     }
 
     pub fn median(&self) -> Option<f64> {
-        self.at_share(0.5)
+        let upper = *self.0.get(self.0.len() / 2)?;
+        let lower = *self.0.get(self.0.len().checked_sub(1)? / 2)?;
+        Some(f64::midpoint(lower, upper))
     }
 
     /// Nineteen of twenty were at most this.
