@@ -6,10 +6,10 @@
 //!
 //! A connection to the relay is there at once, where a real one takes a round trip of handshake.
 //! That is charged: what the client sends within one round trip after it connected sets out only
-//! when the handshake would have ended, on the new connection and, for a data connection, on the
-//! control connection, too. Who waits for the handshake thus pays what it costs, one round trip; who
-//! connected long before pays nothing. Who would connect without waiting and go on meanwhile is
-//! charged too much. The server hears of a connection when the client's first word after the
+//! when the handshake would have ended, on the new connection, and for a data connection so does
+//! STOR on the control connection. Who waits for the handshake thus pays what it costs, one round
+//! trip; who connected long before pays nothing; who asks for something else meanwhile is not held
+//! up. Who would send STOR without waiting is charged too much. The server hears of a connection when the client's first word after the
 //! handshake arrives, so that its greeting is there two round trips after the client began.
 //!
 //! The slow start of TCP is not part of it: on a real network, a file of more than ten segments
@@ -159,8 +159,12 @@ fn pass(
         let from = upstream.try_clone()?;
         let (parcels, replies) = mpsc::channel();
         thread::spawn(move || collect_from_server(&from, &parcels, role, &control, &shared));
-        thread::spawn(move || deliver(&replies, &client, &Handshakes::default()));
-        deliver(&queue, &upstream, &handshakes);
+        thread::spawn(move || deliver(&replies, &client, &|sent, _| sent));
+        let waits = |bytes: &[u8]| role == Role::Data || bytes.starts_with(b"STOR ");
+        deliver(&queue, &upstream, &|sent, bytes| match bytes {
+            Some(bytes) if !waits(bytes) => sent,
+            _ => handshakes.set_out(sent),
+        });
         Ok(())
     });
 }
@@ -214,11 +218,15 @@ fn collect(
     }
 }
 
-/// Hands over what has been under way for long enough.
-fn deliver(queue: &Receiver<Parcel>, mut to: &TcpStream, handshakes: &Handshakes) {
+/// Hands over what has been under way for long enough; `set_out` tells since when.
+fn deliver(
+    queue: &Receiver<Parcel>,
+    mut to: &TcpStream,
+    set_out: &dyn Fn(Instant, Option<&[u8]>) -> Instant,
+) {
     for Parcel { sent, takes, bytes } in queue {
         // Meanwhile a handshake may have turned out to be in the way.
-        while !sleep_until(handshakes.set_out(sent) + takes) {}
+        while !sleep_until(set_out(sent, bytes.as_deref()) + takes) {}
         let delivered = match bytes {
             Some(bytes) => to.write_all(&bytes),
             None => to.shutdown(Shutdown::Write),
