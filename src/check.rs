@@ -103,7 +103,7 @@ struct Checkup<'a> {
     session: Option<Session>,
     data: DataSeen,
     transfer: Transfer,
-    /// How long the last upload took.
+    /// How long the last file took until it was stored.
     took: Duration,
     /// What may be there of ours, and has to be removed: files, and after them a directory.
     files: Vec<String>,
@@ -444,7 +444,9 @@ impl<'a> Checkup<'a> {
         let stored = ready
             .map_err(TransferError::from)
             .and_then(|_| session.store(upload, &mut source, &mut self.lore, &mut |_| ()));
-        self.took = begun.elapsed();
+        if let Ok(stored) = &stored {
+            self.took = stored.when - begun;
+        }
         self.data = session.data();
         if let Err(
             TransferError::Again(_) | TransferError::Reconnect(_) | TransferError::Disconnected(_),

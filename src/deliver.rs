@@ -585,8 +585,8 @@ impl Lane {
         let mut alone = None;
         for ((job, load), sent) in loads.into_iter().zip(sent) {
             match sent {
-                Along::Stored(bytes) => {
-                    let outcome = self.conclude(load, bytes);
+                Along::Stored(stored) => {
+                    let outcome = self.conclude(load, stored);
                     self.delivered(&job, outcome);
                 }
                 Along::Failed(error) => self.failed(job, error),

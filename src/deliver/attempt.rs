@@ -11,7 +11,7 @@ use crate::filter::{Verdict, Why};
 use crate::ledger::Content;
 use crate::path::RelPath;
 use crate::queue::{Class, Job, Timing};
-use crate::remote::ftp::{Lore, Session, Size, Upload};
+use crate::remote::ftp::{Lore, Session, Size, Stored, Upload};
 use crate::remote::{AWAY, TransferError};
 use crate::source::{OpenError, Source};
 
@@ -61,13 +61,13 @@ impl Load {
         &self.path
     }
 
-    /// Sends it; returns the number of bytes.
+    /// Sends it.
     pub(super) fn send(
         &mut self,
         session: &mut Session,
         lore: &mut Lore,
         progress: &mut dyn FnMut(u64, u64, Duration),
-    ) -> Result<u64, TransferError> {
+    ) -> Result<Stored, TransferError> {
         let Self { path, source, temporary, again, replaces, more, started } = self;
         let temporary = temporary.as_deref();
         let (again, replaces, more, total) = (*again, *replaces, *more, source.stamp().len);
@@ -126,9 +126,10 @@ impl Lane {
     }
 
     /// A file is stored.
-    pub(super) fn conclude(&mut self, load: Box<Load>, bytes: u64) -> Outcome {
+    pub(super) fn conclude(&mut self, load: Box<Load>, stored: Stored) -> Outcome {
         let Load { path, source, temporary, started, .. } = *load;
-        let took = started.elapsed();
+        let Stored { bytes, when } = stored;
+        let took = when - started;
         self.note_stored(&path, &source, bytes, temporary);
         Outcome::Sent { bytes, took, stamp: source.stamp() }
     }

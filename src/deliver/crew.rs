@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::event::HostId;
 use crate::remote::TransferError;
 use crate::remote::dial::{ConnectError, Habits};
-use crate::remote::ftp::{Entry, Lore, Session, Trace};
+use crate::remote::ftp::{Entry, Lore, Session, Stored, Trace};
 
 /// A session that has had nothing to do for so long is ended.
 const RESTS: Duration = Duration::from_secs(5);
@@ -18,8 +18,8 @@ const WORTH_A_LOGIN: usize = 8;
 
 /// What became of a file that was sent along.
 pub enum Along {
-    /// Stored, with so many bytes.
-    Stored(u64),
+    /// Stored.
+    Stored(Stored),
     /// Refused.
     Failed(TransferError),
     /// The session was of no use: the lane's own may be.
@@ -127,7 +127,7 @@ impl Helper {
         self.used = Instant::now();
         let is_spent = session.is_spent(&self.lore);
         let along = match sent {
-            Ok(bytes) => Along::Stored(bytes),
+            Ok(stored) => Along::Stored(stored),
             Err(
                 TransferError::Disconnected(_)
                 | TransferError::Reconnect(_)

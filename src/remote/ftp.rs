@@ -216,6 +216,15 @@ pub struct Upload<'a> {
     pub more: bool,
 }
 
+/// A file that is there.
+#[derive(Clone, Copy, Debug)]
+pub struct Stored {
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// When the server said so, or renamed it; after that, its size was confirmed.
+    pub when: Instant,
+}
+
 /// Where a session leads, and how.
 #[derive(Clone, Copy)]
 pub struct Entry<'a> {
@@ -407,8 +416,7 @@ impl Session {
         Ok(quoted(&reply.text).filter(|_| reply.code == 257))
     }
 
-    /// Stores one file, making its directories if it must, and has the server confirm its size;
-    /// returns the number of bytes.
+    /// Stores one file, making its directories if it must, and has the server confirm its size.
     ///
     /// # Errors
     /// See [`TransferError`].
@@ -418,7 +426,7 @@ impl Session {
         source: &mut Source,
         lore: &mut Lore,
         progress: &mut dyn FnMut(u64),
-    ) -> Result<u64, TransferError> {
+    ) -> Result<Stored, TransferError> {
         let Upload { path, temporary, again, replaces, more } = upload;
         let target = self.name(path.as_str())?;
         let name = temporary.map_or(Ok(target.clone()), |name| self.name(name))?;
@@ -445,10 +453,11 @@ impl Session {
             }
             sent => sent,
         };
-        let bytes = sent.map_err(|error| self.judge(&name, error, lore))?;
+        let mut stored = sent.map_err(|error| self.judge(&name, error, lore))?;
         self.dirs.extend(path.parent().map(ToOwned::to_owned));
         if temporary.is_some() {
             self.rename(&name, &target, replaces, lore)?;
+            stored.when = Instant::now();
         }
         if let Some(without_blank) = must_stay_missing
             && matches!(self.size_of(&without_blank, lore)?, Size::Bytes(_))
@@ -456,7 +465,7 @@ impl Session {
             self.command(&format!("DELE {without_blank}"))?;
             return Err(drops_blank());
         }
-        Ok(bytes)
+        Ok(stored)
     }
 
     /// Sends a file, and has its size confirmed. Meanwhile the data connection for the next one is
@@ -468,16 +477,17 @@ impl Session {
         more: bool,
         lore: &mut Lore,
         progress: &mut dyn FnMut(u64),
-    ) -> Result<u64, TransferError> {
+    ) -> Result<Stored, TransferError> {
         let way = self.way(name, lore);
         let bytes = self.wire.store(way, name, source, &self.trace, progress)?;
+        let when = Instant::now();
         if more && way == Transfer::Ready {
             self.make_ready_beside(|session| session.confirm(name, bytes, lore))??;
         } else {
             self.confirm(name, bytes, lore)?;
         }
         lore.is_hit(way);
-        Ok(bytes)
+        Ok(Stored { bytes, when })
     }
 
     /// How a file is to be sent now.
