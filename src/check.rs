@@ -19,7 +19,7 @@ use crate::host::Host;
 use crate::path::RelPath;
 use crate::remote::dial::{ConnectError, Habits};
 use crate::remote::ftp::{Board, Entry, Lore, Session, Upload};
-use crate::remote::{DataSeen, TransferError};
+use crate::remote::{DataSeen, Transfer, TransferError};
 use crate::report::Page;
 use crate::shutdown::{self, Stop};
 use crate::source::Source;
@@ -102,6 +102,9 @@ struct Checkup<'a> {
     lore: Lore,
     session: Option<Session>,
     data: DataSeen,
+    transfer: Transfer,
+    /// How long the last file took until it was stored.
+    took: Duration,
     /// What may be there of ours, and has to be removed: files, and after them a directory.
     files: Vec<String>,
     directory: Option<Made>,
@@ -127,6 +130,8 @@ impl<'a> Checkup<'a> {
             lore: Lore::default(),
             session: None,
             data: DataSeen::default(),
+            transfer: Transfer::Plain,
+            took: Duration::ZERO,
             files: Vec::new(),
             directory: None,
             remedies: Vec::new(),
@@ -170,10 +175,16 @@ impl<'a> Checkup<'a> {
         self.directory()?;
         self.go_on()?;
         self.remote_command(board);
-        let turns = if self.lore.tells_size() { "data, SIZE" } else { "data" };
-        let steps = format!("{}, STOR, {turns}", self.data.steps);
-        let trips = steps.split(", ").count();
-        Ok(format!("uploads work; each file takes {trips} round trips ({steps})"))
+        let steps = match self.transfer {
+            Transfer::Plain => format!("{}, STOR, data", self.data.steps),
+            Transfer::Eager => format!("{}, STOR with the data", self.data.steps),
+            Transfer::Ready => "STOR with the data".to_owned(),
+        };
+        let trips = match steps.split(", ").count() {
+            1 => "1 round trip".to_owned(),
+            more => format!("{more} round trips"),
+        };
+        Ok(format!("uploads work; a save takes {trips} ({steps})"))
     }
 
     fn go_on(&self) -> Result<(), Ended> {
@@ -239,10 +250,13 @@ impl<'a> Checkup<'a> {
 
     fn upload(&mut self) -> Result<(), Ended> {
         let file = scratch();
-        let begun = Instant::now();
         let stored = self.store(&file, SAMPLE, false);
-        let time = milliseconds(begun.elapsed());
+        let time = milliseconds(self.took);
         self.describe_data();
+        if let Some(manner) = self.session.as_ref().map(Session::manner) {
+            self.transfer = manner.transfer;
+            self.page.finding("transfer", &manner.to_string());
+        }
         let Err(error) = stored else {
             self.page.finding("upload", &format!("works: {SAMPLE} bytes in {time}"));
             let confirmed = match self.lore.tells_size() {
@@ -425,7 +439,14 @@ impl<'a> Checkup<'a> {
         let Some(session) = &mut self.session else {
             return Err(TransferError::Disconnected("there is no session any more".to_owned()));
         };
-        let stored = session.store(upload, &mut source, &mut self.lore, &mut |_| ());
+        let ready = session.make_ready(true, &mut self.lore);
+        let begun = Instant::now();
+        let stored = ready
+            .map_err(TransferError::from)
+            .and_then(|_| session.store(upload, &mut source, &mut self.lore, &mut |_| ()));
+        if let Ok(stored) = &stored {
+            self.took = stored.when - begun;
+        }
         self.data = session.data();
         if let Err(
             TransferError::Again(_) | TransferError::Reconnect(_) | TransferError::Disconnected(_),

@@ -176,6 +176,12 @@ pub struct Cli {
     #[arg(long, value_enum, value_name = "WAY", help_heading = "Server")]
     pub transfer: Option<Transfer>,
 
+    /// Send bursts over up to N sessions at once [default: 1]
+    ///
+    /// For big servers; boards often allow one only.
+    #[arg(long, value_name = "N", value_parser = sessions, help_heading = "Server")]
+    pub parallel: Option<usize>,
+
     /// How names are written on the wire [default: utf-8]
     #[arg(long, value_enum, ignore_case = true, value_name = "ENCODING", help_heading = "Server")]
     pub encoding: Option<Encoding>,
@@ -298,6 +304,7 @@ impl Cli {
             timeout: self.timeout.or(base.timeout),
             active: self.active || base.active,
             transfer: self.transfer.or(base.transfer),
+            parallel: self.parallel.or(base.parallel),
             encoding: self.encoding.or(base.encoding),
             tls: self.tls || base.tls,
             cacert: self.cacert.clone().or(base.cacert).filter(|_| !self.insecure),
@@ -359,6 +366,13 @@ fn port(text: &str) -> Result<u16, String> {
     match text.parse() {
         Ok(0) | Err(_) => Err("a port is a number from 1 to 65535".to_owned()),
         Ok(port) => Ok(port),
+    }
+}
+
+fn sessions(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number @ 1..=16) => Ok(number),
+        _ => Err("give a number from 1 to 16".to_owned()),
     }
 }
 

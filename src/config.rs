@@ -68,6 +68,8 @@ pub struct Config {
     pub active: bool,
     /// How files are to be sent; without it, as fast as is safe.
     pub transfer: Option<Transfer>,
+    /// Over how many sessions at most a burst is sent.
+    pub parallel: usize,
     /// How names are written on the wire.
     pub encoding: Encoding,
     /// Whether servers are only tried out.
@@ -187,6 +189,7 @@ impl Config {
             timeout: given.timeout.unwrap_or(Duration::from_secs(10)),
             active: given.active,
             transfer: given.transfer,
+            parallel: given.parallel.unwrap_or(1),
             encoding: given.encoding.unwrap_or_default(),
             check: given.check,
             process_timeout,

@@ -3,23 +3,29 @@
 //! Lanes know nothing of each other, so a board that is away delays nobody else.
 
 mod attempt;
+mod crew;
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
+use attempt::{Load, Task};
+use crew::{Along, Crew};
+
 use crate::backoff;
 use crate::config::Config;
-use crate::event::{Answer, Event, HostEvent, HostId, IDLE_END, Outcome, Ticket};
+use crate::event::{
+    Answer, BAR_STEP, Event, HostEvent, HostId, IDLE_END, Outcome, Ticket, WORTH_A_BAR,
+};
 use crate::ledger::{Ledger, Unfinished};
 use crate::path::RelPath;
 use crate::queue::{Class, Job, Queue, Timing};
-use crate::remote::TransferError;
 use crate::remote::dial::{ConnectError, Habits};
-use crate::remote::ftp::{Entry, Lore, Manner, Session, Trace, Welcome};
+use crate::remote::ftp::{Entry, Lore, Session, Trace, Welcome};
+use crate::remote::{Manner, TransferError};
 
 /// An idle session gets a NOOP this often: servers end one after 60 to 300 s.
 const KEEPALIVE: Duration = Duration::from_secs(30);
@@ -126,6 +132,7 @@ pub fn start(
         is_broken_said: false,
         in_place_said: false,
         temporary_name: attempt::temporary_name(),
+        crew: Crew::new(config.parallel, id, &config),
         leftovers: if config.dry_run { BTreeSet::new() } else { unfinished.temporary.clone() },
         removals_refused: 0,
         next_removal: now,
@@ -160,6 +167,7 @@ struct Lane {
     /// What was given up: tried once more when there is reason to hope.
     refused: HashSet<RelPath>,
     session: Option<Session>,
+    crew: Crew,
     lore: Lore,
     /// Whether there has been a session: from then on the host is never given up.
     was_connected: bool,
@@ -238,6 +246,7 @@ impl Lane {
                     continue;
                 }
             }
+            self.crew.rest(now);
             let wake_time = self.wake_time().max(Instant::now());
             let order = self.orders.recv_deadline(wake_time);
             self.look_at_the_clocks(wake_time);
@@ -248,6 +257,7 @@ impl Lane {
             }
         }
         while self.session.is_some() && self.tidy(Instant::now()) {}
+        self.crew.disband();
         if let Some(session) = self.session.take() {
             session.quit();
         }
@@ -303,8 +313,9 @@ impl Lane {
             }
             Order::Drain => {
                 self.draining = true;
-                // One last try for what waits for its next one.
+                // One last try for what waits for its next one, also for the session.
                 self.queue.hurry(now);
+                self.next_try = self.next_try.min(now);
             }
         }
         (self.last_work, self.last_sign) = (now, now);
@@ -319,6 +330,7 @@ impl Lane {
         let times = [
             self.queue.next_due(),
             session.ready_until(),
+            self.crew.next_rest(),
             burst_ends,
             may_remove.then_some(self.next_removal),
         ];
@@ -379,7 +391,7 @@ impl Lane {
             && let Some(manner) = manner.cloned()
         {
             self.manner = Some(manner.clone());
-            self.tell(HostEvent::Manner { transfer: manner.transfer, why: manner.why });
+            self.tell(HostEvent::Manner(manner));
         }
     }
 
@@ -398,6 +410,8 @@ impl Lane {
             return;
         };
         if session.is_at_home() && session.is_quiet() && session.probe(AWAKE).is_ok() {
+            // It may have aged more than our clock says.
+            session.give_up_ready();
             self.last_heard = self.clocks.0;
         } else {
             self.lose_session("this computer was asleep".to_owned());
@@ -405,7 +419,7 @@ impl Lane {
     }
 
     fn connect(&mut self) {
-        let trace = self.trace();
+        let trace = trace_to(&self.config, self.id, &self.events);
         match Session::open(Entry::of(&self.config, self.id), &mut self.habits, trace) {
             Ok((mut session, welcome)) => {
                 session.take_up(&mut self.lore);
@@ -495,6 +509,7 @@ impl Lane {
         }
     }
 
+    /// Delivers what is due: one file, or as many at once as there may be sessions.
     fn deliver(&mut self, job: Job) {
         let now = Instant::now();
         if !self.config.dry_run && !self.ledger.take_turn() {
@@ -505,11 +520,90 @@ impl Lane {
             }
         }
         self.is_waiting = false;
-        let outcome = self.attempt(&job);
+        let mut loads = Vec::new();
+        let mut next = Some(job);
+        while let Some(job) = next.take() {
+            let is_alone = job.class == Class::Last || job.failures > 0;
+            match self.prepare(&job, loads.len()) {
+                Ok(Task::Done(outcome)) => self.delivered(&job, outcome),
+                Ok(Task::Send(load)) => loads.push((job, load)),
+                Err(error) => self.failed(job, error),
+            }
+            let sessions = self.crew.sessions_for(self.queue.len());
+            if loads.len() < sessions && self.session.is_some() && !is_alone {
+                // What has to come last waits for the rest.
+                next = self.queue.take_early(now);
+            }
+        }
+        self.send(loads);
         self.ledger.end_turn();
-        match outcome {
-            Ok(outcome) => self.delivered(&job, outcome),
-            Err(error) => self.failed(job, error),
+    }
+
+    /// Sends files, each in a session of its own.
+    fn send(&mut self, mut loads: Vec<(Job, Box<Load>)>) {
+        let (id, events, ledger) = (self.id, &self.events, &self.ledger);
+        let show = |path: &RelPath| {
+            let path = path.clone();
+            let mut shown = (Instant::now() + WORTH_A_BAR - BAR_STEP, 0);
+            move |sent, total, elapsed| {
+                if shown.0.elapsed() >= BAR_STEP {
+                    ledger.keep_turn();
+                    let moved = sent > shown.1;
+                    shown = (Instant::now(), sent);
+                    let path = path.clone();
+                    let what = HostEvent::Sending { path, sent, total, elapsed, moved };
+                    let _ = events.send(Event::Host { host: id, what });
+                }
+            }
+        };
+        let Some(session) = &mut self.session else {
+            // It ended while they were prepared.
+            let now = Instant::now();
+            return loads.into_iter().for_each(|(job, _)| self.queue.retry(job, now));
+        };
+        let (lore, trace) = (&mut self.lore, || trace_to(&self.config, id, events));
+        let sent: Vec<Along> = thread::scope(|scope| {
+            let mut under_way = loads.iter_mut().map(|(_, load)| load);
+            let own = under_way.next();
+            let along: Vec<_> = (under_way.zip(self.crew.helpers()))
+                .map(|(load, helper)| {
+                    let (mut show, trace) = (show(load.path()), trace());
+                    thread::Builder::new()
+                        .spawn_scoped(scope, move || helper.send(load, trace, &mut show))
+                })
+                .collect();
+            let own = own.map(|load| {
+                let mut show = show(load.path());
+                load.send(session, lore, &mut show).map_or_else(Along::Failed, Along::Stored)
+            });
+            let along = along.into_iter().map(|thread| match thread.map(ScopedJoinHandle::join) {
+                Ok(Ok(sent)) => sent,
+                _ => Along::Returned,
+            });
+            own.into_iter().chain(along).collect()
+        });
+        let mut alone = None;
+        for ((job, load), sent) in loads.into_iter().zip(sent) {
+            match sent {
+                Along::Stored(stored) => {
+                    let outcome = self.conclude(load, stored);
+                    self.delivered(&job, outcome);
+                }
+                Along::Failed(error) => self.failed(job, error),
+                Along::Returned => {
+                    let failures = job.failures + 1;
+                    self.queue.retry(Job { failures, ..job }, Instant::now());
+                }
+                Along::Alone(cause) => {
+                    self.queue.retry(job, Instant::now());
+                    alone = Some(cause);
+                }
+            }
+        }
+        if let Some(cause) = alone {
+            let sessions = self.crew.shrink();
+            let text = format!("--parallel: no more than {sessions} at once: {cause}");
+            self.tell(HostEvent::Notice(text));
         }
     }
 
@@ -711,17 +805,6 @@ impl Lane {
         }
     }
 
-    fn trace(&self) -> Trace {
-        if !self.config.screen.debug {
-            return Trace(None);
-        }
-        let (host, events) = (self.id, self.events.clone());
-        Trace(Some(Box::new(move |sent, line| {
-            let what = HostEvent::Dialogue { sent, line };
-            let _ = events.send(Event::Host { host, what });
-        })))
-    }
-
     fn file(&self, path: &RelPath, ticket: Ticket, outcome: Outcome) {
         let path = path.clone();
         self.tell(HostEvent::File { path, ticket, outcome });
@@ -731,6 +814,18 @@ impl Lane {
         // The other end is gone only when the program is ending.
         let _ = self.events.send(Event::Host { host: self.id, what });
     }
+}
+
+/// Shows the dialogue if that is wanted.
+fn trace_to(config: &Config, host: HostId, events: &Sender<Event>) -> Trace {
+    if !config.screen.debug {
+        return Trace(None);
+    }
+    let events = events.clone();
+    Trace(Some(Box::new(move |sent, line| {
+        let what = HostEvent::Dialogue { sent, line };
+        let _ = events.send(Event::Host { host, what });
+    })))
 }
 
 /// Puts the file's name, up to its first dot, in place of each `%%f`.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::filter::Why;
 use crate::path::RelPath;
-use crate::remote::Transfer;
+use crate::remote::Manner;
 use crate::source::Stamp;
 
 /// Which of the hosts, by its place on the command line.
@@ -98,12 +98,7 @@ pub enum HostEvent {
         tls: Option<String>,
     },
     /// Files will be sent like this from now on.
-    Manner {
-        /// How.
-        transfer: Transfer,
-        /// Why not a faster way; empty if there is none.
-        why: String,
-    },
+    Manner(Manner),
     /// There is no session; another try follows.
     Disconnected {
         /// Why, and what to do.

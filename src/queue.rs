@@ -79,7 +79,7 @@ impl Timing {
         settle: Duration::from_millis(30),
         gone: Duration::from_secs(1),
         // Whatever writes many files goes on to the next one sooner than that.
-        glance: Duration::from_micros(500),
+        glance: Duration::from_micros(250),
         lull: Duration::from_millis(10),
         patience: Some(Duration::from_secs(1)),
     };
@@ -249,6 +249,11 @@ impl Queue {
         self.entries.contains_key(path) || matches!(self.busy.get(path), Some(Some(_)))
     }
 
+    /// How many files are pending.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Whether nothing is pending.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.busy.is_empty()
@@ -262,6 +267,18 @@ impl Queue {
     /// Takes out the entry whose turn it is, and makes its path busy.
     pub fn take(&mut self, now: Instant) -> Option<Job> {
         let (class, _) = self.turns().find(|(_, due)| *due <= now)?;
+        self.take_first(class)
+    }
+
+    /// The same, but not what has to wait for what is taken out already.
+    pub fn take_early(&mut self, now: Instant) -> Option<Job> {
+        let mut turns = self.turns().filter(|(class, _)| *class != Class::Last);
+        let (class, _) = turns.find(|(_, due)| *due <= now)?;
+        drop(turns);
+        self.take_first(class)
+    }
+
+    fn take_first(&mut self, class: Class) -> Option<Job> {
         let (_, _, path) = self.order[class as usize].first()?.clone();
         let entry = self.remove(&path)?;
         self.busy.insert(path.clone(), None);

@@ -95,13 +95,23 @@ pub enum Transfer {
     Ready,
 }
 
-impl fmt::Display for Transfer {
+/// How a session sends files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manner {
+    /// How.
+    pub transfer: Transfer,
+    /// Why not a faster way; empty if there is none.
+    pub why: String,
+}
+
+impl fmt::Display for Manner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Plain => "plain",
-            Self::Eager => "eager",
-            Self::Ready => "ready",
-        })
+        f.write_str(match self.transfer {
+            Transfer::Plain => "plain: each step waits for its answer",
+            Transfer::Eager => "eager: the data goes out along with STOR",
+            Transfer::Ready => "ready: a save takes one round trip",
+        })?;
+        if self.why.is_empty() { Ok(()) } else { write!(f, " ({})", self.why) }
     }
 }
 

@@ -24,7 +24,6 @@ use crate::event::{Answer, Event, HostEvent, HostId, IDLE_END, Outcome, ScriptEv
 use crate::exit::Exit;
 use crate::filter::Why;
 use crate::path::RelPath;
-use crate::remote::Transfer;
 use crate::remote::ftp::Trace;
 use crate::shutdown::Stop;
 use crate::terminal;
@@ -329,17 +328,11 @@ impl Printer {
                     self.print(&format!("{mark} {}", shown(&text)));
                 }
             }
-            HostEvent::Manner { transfer, why } => {
+            HostEvent::Manner(manner) => {
                 if self.screen.verbose {
-                    let cost = match transfer {
-                        Transfer::Plain => "each step waits for its answer",
-                        Transfer::Eager => "the data goes out along with STOR",
-                        Transfer::Ready => "a save takes one round trip",
-                    };
-                    let why = if why.is_empty() { why } else { format!(" ({})", plain(&why)) };
                     let time = Local::now().format("%H:%M:%S");
-                    let text = shown(&format!("{time} {host}: transfer {transfer}: {cost}{why}"));
-                    self.line("--", &text, Color::BrightBlack);
+                    let text = format!("{time} {host}: transfer {}", plain(&manner.to_string()));
+                    self.line("--", &shown(&text), Color::BrightBlack);
                 }
             }
             HostEvent::Disconnected { cause, retry, lost } => {

@@ -33,6 +33,8 @@ mod names;
 #[cfg(unix)]
 #[path = "integration/order.rs"]
 mod order;
+#[path = "integration/parallel.rs"]
+mod parallel;
 #[path = "integration/ready.rs"]
 mod ready;
 #[path = "integration/remote_command.rs"]

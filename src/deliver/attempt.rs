@@ -1,17 +1,17 @@
 //! Making one file there what it is here: sending it, unless it is there already, renaming it,
 //! removing it.
 
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Lane, TRIES};
-use crate::event::{BAR_STEP, Event, HostEvent, IDLE_END, Outcome, WORTH_A_BAR};
+use crate::event::{HostEvent, IDLE_END, Outcome};
 use crate::filter::{Verdict, Why};
 use crate::ledger::Content;
 use crate::path::RelPath;
 use crate::queue::{Class, Job, Timing};
-use crate::remote::ftp::{Size, Upload};
+use crate::remote::ftp::{Lore, Session, Size, Stored, Upload};
 use crate::remote::{AWAY, TransferError};
 use crate::source::{OpenError, Source};
 
@@ -32,15 +32,62 @@ enum There {
     Unknown,
 }
 
+/// What is to be done for a job.
+pub(super) enum Task {
+    /// Nothing more.
+    Done(Outcome),
+    /// This is to be sent.
+    Send(Box<Load>),
+}
+
+/// A file on its way.
+pub(super) struct Load {
+    path: RelPath,
+    source: Source,
+    /// The name to store it under first.
+    temporary: Option<String>,
+    /// It was refused before.
+    again: bool,
+    /// A file of this name is known to be there.
+    replaces: bool,
+    /// Another file is waiting.
+    more: bool,
+    started: Instant,
+}
+
+impl Load {
+    /// The file.
+    pub(super) fn path(&self) -> &RelPath {
+        &self.path
+    }
+
+    /// Sends it.
+    pub(super) fn send(
+        &mut self,
+        session: &mut Session,
+        lore: &mut Lore,
+        progress: &mut dyn FnMut(u64, u64, Duration),
+    ) -> Result<Stored, TransferError> {
+        let Self { path, source, temporary, again, replaces, more, started } = self;
+        let temporary = temporary.as_deref();
+        let (again, replaces, more, total) = (*again, *replaces, *more, source.stamp().len);
+        let upload = Upload { path, temporary, again, replaces, more };
+        let mut show = |sent| progress(sent, total, started.elapsed());
+        let stored = session.store(upload, source, lore, &mut show);
+        stored.map_err(|error| error.during(format_args!("{path} was under way")))
+    }
+}
+
 impl Lane {
-    /// Tries to make one file there what it is here.
-    pub(super) fn attempt(&mut self, job: &Job) -> Result<Outcome, TransferError> {
+    /// Makes one file there what it is here, as far as that is done without sending it. `slot` tells
+    /// files apart that are under way at the same time.
+    pub(super) fn prepare(&mut self, job: &Job, slot: usize) -> Result<Task, TransferError> {
         let path = &job.path;
         let mut source = match Source::open(&self.config.root, path) {
             Ok(source) => source,
-            Err(OpenError::Vanished) => return self.attempt_removal(job),
+            Err(OpenError::Vanished) => return self.attempt_removal(job).map(Task::Done),
             Err(error @ OpenError::LeadsOutside) => {
-                return Ok(self.settled(job, Outcome::Declined(error.to_string())));
+                return Ok(Task::Done(self.settled(job, Outcome::Declined(error.to_string()))));
             }
             Err(OpenError::Io(error)) => return Err(TransferError::Local(error)),
         };
@@ -49,48 +96,42 @@ impl Lane {
             && let Verdict::Ignored(Why::Own | Why::Excluded) = self.config.filter.verdict(target)
         {
             let cause = format!("it is a link to {target}, which is ignored");
-            return Ok(self.settled(job, Outcome::Declined(cause)));
+            return Ok(Task::Done(self.settled(job, Outcome::Declined(cause))));
         }
         self.check_session()?;
         if self.has_already(job, &mut source)? {
-            return Ok(self.settled(job, Outcome::Unchanged { stamp: source.stamp() }));
+            let unchanged = Outcome::Unchanged { stamp: source.stamp() };
+            return Ok(Task::Done(self.settled(job, unchanged)));
         }
         if self.config.dry_run {
-            return Ok(Outcome::WouldSend { bytes: source.stamp().len });
+            return Ok(Task::Done(Outcome::WouldSend { bytes: source.stamp().len }));
         }
         if let Some(outcome) = self.attempt_rename(path, &mut source)? {
-            return Ok(outcome);
+            return Ok(Task::Done(outcome));
         }
         let replaces = self.ledger.content(path).is_some()
             || self.last_writes.iter().any(|(written, _)| written == path);
         // Whatever becomes of it, the server may not have the old content any more.
         self.absent.remove(path);
         self.ledger.is_changing(path);
-        let temporary = self.temporary(job);
-        let started = Instant::now();
-        let mut shown = (started + WORTH_A_BAR - BAR_STEP, 0);
-        let (id, events, total) = (self.id, &self.events, source.stamp().len);
-        let ledger = &self.ledger;
-        let Some(session) = &mut self.session else {
-            return Err(TransferError::Disconnected("no session".to_owned()));
-        };
-        let (temporary_name, again) = (temporary.as_deref(), job.failures > 0);
-        let more = self.queue.next_due().is_some_and(|due| due <= started);
-        let upload = Upload { path, temporary: temporary_name, again, replaces, more };
-        let stored = session.store(upload, &mut source, &mut self.lore, &mut |sent| {
-            if shown.0.elapsed() >= BAR_STEP {
-                ledger.keep_turn();
-                let (path, elapsed, moved) = (path.clone(), started.elapsed(), sent > shown.1);
-                shown = (Instant::now(), sent);
-                let what = HostEvent::Sending { path, sent, total, elapsed, moved };
-                let _ = events.send(Event::Host { host: id, what });
-            }
-        });
-        let bytes = stored.map_err(|error| error.during(format_args!("{path} was under way")))?;
-        let took = started.elapsed();
-        self.note_stored(path, &source, bytes, temporary);
-        let stamp = source.stamp();
-        Ok(Outcome::Sent { bytes, took, stamp })
+        Ok(Task::Send(Box::new(Load {
+            path: path.clone(),
+            source,
+            temporary: self.temporary(job, slot),
+            again: job.failures > 0,
+            replaces,
+            more: self.queue.next_due().is_some_and(|due| due <= Instant::now()),
+            started: Instant::now(),
+        })))
+    }
+
+    /// A file is stored.
+    pub(super) fn conclude(&mut self, load: Box<Load>, stored: Stored) -> Outcome {
+        let Load { path, source, temporary, started, .. } = *load;
+        let Stored { bytes, when } = stored;
+        let took = when - started;
+        self.note_stored(&path, &source, bytes, temporary);
+        Outcome::Sent { bytes, took, stamp: source.stamp() }
     }
 
     fn note_stored(
@@ -134,16 +175,20 @@ impl Lane {
     }
 
     /// The name to store a file under first.
-    fn temporary(&mut self, job: &Job) -> Option<String> {
+    fn temporary(&mut self, job: &Job, slot: usize) -> Option<String> {
         if !self.config.atomic
             || self.lore.cannot_rename()
             || (TRIES_UNDER_TEMPORARY_NAME..TRIES).contains(&job.failures)
         {
             return None;
         }
+        let name = match slot {
+            0 => self.temporary_name.clone(),
+            slot => format!("{}-{slot}", self.temporary_name),
+        };
         let name = match job.path.parent() {
-            Some(parent) => format!("{parent}/{}", self.temporary_name),
-            None => self.temporary_name.clone(),
+            Some(parent) => format!("{parent}/{name}"),
+            None => name,
         };
         if self.leftovers.insert(name.clone()) {
             self.ledger.journal().may_be_left(&name);

@@ -13,7 +13,7 @@ use super::dial::{self, ConnectError, Dialled, Habits, Stream};
 use super::tls::{self, Secure, Trust};
 use super::watchdog::Watchdog;
 use super::wire::{Means, Wire};
-use super::{Broken, DataSeen, Reply, TOO_LONG, Transfer, TransferError};
+use super::{Broken, DataSeen, Manner, Reply, TOO_LONG, Transfer, TransferError};
 use crate::config::Config;
 use crate::credentials::Login;
 use crate::encoding::Encoding;
@@ -95,6 +95,13 @@ impl Board {
             Self::FtpdLite => 512,
         }
     }
+}
+
+/// Whether it is a server that opens a port for each transfer.
+fn has_many_ports(greeting: &str) -> bool {
+    ["vsFTPd", "ProFTPD", "Pure-FTPd", "pyftpdlib", "FileZilla", "Microsoft FTP"]
+        .iter()
+        .any(|name| greeting.contains(name))
 }
 
 /// The bytes of a command besides its path.
@@ -209,6 +216,15 @@ pub struct Upload<'a> {
     pub more: bool,
 }
 
+/// A file that is there.
+#[derive(Clone, Copy, Debug)]
+pub struct Stored {
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// When the server said so, or renamed it; after that, its size was confirmed.
+    pub when: Instant,
+}
+
 /// Where a session leads, and how.
 #[derive(Clone, Copy)]
 pub struct Entry<'a> {
@@ -247,28 +263,6 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// How a session sends files.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Manner {
-    /// How.
-    pub transfer: Transfer,
-    /// Why not a faster way; empty if there is none.
-    pub why: String,
-}
-
-impl Manner {
-    /// As fast as is safe, or as the person chose.
-    fn of(means: &Means, chosen: Option<Transfer>) -> Self {
-        let (most, why) = means.limit();
-        match chosen {
-            Some(transfer) if transfer < most => {
-                Self { transfer, why: "as --transfer says".to_owned() }
-            }
-            _ => Self { transfer: most, why: why.to_owned() },
-        }
-    }
-}
-
 /// A session that is logged in, in binary mode, in the directory where files are to go.
 pub struct Session {
     stream: Stream,
@@ -279,8 +273,10 @@ pub struct Session {
     timeout: Duration,
     trace: Trace,
     manner: Manner,
-    /// The person chose it.
-    is_chosen: bool,
+    /// Something went wrong in this session: its manner stays.
+    is_careful: bool,
+    /// What the person chose.
+    chosen: Option<Transfer>,
     /// Whether the server takes names for UTF-8, as far as we can see to it. Boards do always.
     takes_utf8: bool,
     /// The directories that are known to be there.
@@ -302,11 +298,13 @@ impl Session {
             dial::dial(host, trust, habits, timeout, encoding, &trace)?;
         let board = Board::of(&greeting);
         let is_guest = board == Some(Board::FtpdLite) && login.user != FTPDLITE_ADMIN;
-        let means = Means { secure, active, encoding, board, is_guest };
+        let varies_ports = board == Some(Board::FtpdLite) || has_many_ports(&greeting);
+        let means = Means { secure, active, encoding, board, is_guest, varies_ports };
         let mut session = Self {
             stream,
-            manner: Manner::of(&means, transfer),
-            is_chosen: transfer.is_some(),
+            manner: means.manner(transfer),
+            is_careful: false,
+            chosen: transfer,
             wire: Wire::new(control.clone(), means, timeout),
             control,
             watchdog,
@@ -418,8 +416,7 @@ impl Session {
         Ok(quoted(&reply.text).filter(|_| reply.code == 257))
     }
 
-    /// Stores one file, making its directories if it must, and has the server confirm its size;
-    /// returns the number of bytes.
+    /// Stores one file, making its directories if it must, and has the server confirm its size.
     ///
     /// # Errors
     /// See [`TransferError`].
@@ -429,7 +426,7 @@ impl Session {
         source: &mut Source,
         lore: &mut Lore,
         progress: &mut dyn FnMut(u64),
-    ) -> Result<u64, TransferError> {
+    ) -> Result<Stored, TransferError> {
         let Upload { path, temporary, again, replaces, more } = upload;
         let target = self.name(path.as_str())?;
         let name = temporary.map_or(Ok(target.clone()), |name| self.name(name))?;
@@ -456,10 +453,11 @@ impl Session {
             }
             sent => sent,
         };
-        let bytes = sent.map_err(|error| self.judge(&name, error, lore))?;
+        let mut stored = sent.map_err(|error| self.judge(&name, error, lore))?;
         self.dirs.extend(path.parent().map(ToOwned::to_owned));
         if temporary.is_some() {
             self.rename(&name, &target, replaces, lore)?;
+            stored.when = Instant::now();
         }
         if let Some(without_blank) = must_stay_missing
             && matches!(self.size_of(&without_blank, lore)?, Size::Bytes(_))
@@ -467,7 +465,7 @@ impl Session {
             self.command(&format!("DELE {without_blank}"))?;
             return Err(drops_blank());
         }
-        Ok(bytes)
+        Ok(stored)
     }
 
     /// Sends a file, and has its size confirmed. Meanwhile the data connection for the next one is
@@ -479,16 +477,17 @@ impl Session {
         more: bool,
         lore: &mut Lore,
         progress: &mut dyn FnMut(u64),
-    ) -> Result<u64, TransferError> {
+    ) -> Result<Stored, TransferError> {
         let way = self.way(name, lore);
         let bytes = self.wire.store(way, name, source, &self.trace, progress)?;
+        let when = Instant::now();
         if more && way == Transfer::Ready {
             self.make_ready_beside(|session| session.confirm(name, bytes, lore))??;
         } else {
             self.confirm(name, bytes, lore)?;
         }
         lore.is_hit(way);
-        Ok(bytes)
+        Ok(Stored { bytes, when })
     }
 
     /// How a file is to be sent now.
@@ -524,6 +523,7 @@ impl Session {
 
     fn be_careful(&mut self, transfer: Transfer, why: String) {
         self.wire.give_up_ready();
+        self.is_careful = true;
         self.manner = Manner { transfer, why };
     }
 
@@ -549,6 +549,10 @@ impl Session {
     /// When the session is over.
     pub fn make_ready(&mut self, is_at_work: bool, lore: &mut Lore) -> Result<bool, Broken> {
         self.wire.give_up_stale();
+        lore.varies_ports = self.wire.varies_ports(lore.varies_ports);
+        if !self.is_careful {
+            self.manner = self.wire.means().manner(self.chosen);
+        }
         let is_uftpd = self.wire.means().board == Some(Board::Uftpd);
         let is_wanted = match self.manner.transfer {
             Transfer::Plain => false,
@@ -558,23 +562,9 @@ impl Session {
         if !is_wanted || self.wire.has_ready() {
             return Ok(false);
         }
-        let made = self.wire.ask_ahead(&self.trace).and_then(|address| {
-            // Whose data port is always the same may have it taken by another client, or give that
-            // what is waiting there.
-            let is_known = self.is_chosen || self.wire.means().board.is_some();
-            if is_uftpd || is_known || lore.varies_ports {
-                return Ok(Some(address));
-            }
-            let other = self.wire.ask_ahead(&self.trace)?;
-            lore.varies_ports = other != address;
-            Ok(Some(other).filter(|_| lore.varies_ports))
-        });
-        match made {
+        match self.wire.ask_ahead(&self.trace) {
             Ok(_) if is_uftpd => {}
-            Ok(None) => {
-                self.be_careful(Transfer::Eager, "its data port is always the same".to_owned());
-            }
-            Ok(Some(address)) => {
+            Ok(address) => {
                 let connected = TcpStream::connect_timeout(&address, self.patience());
                 self.have_ready(connected);
             }
@@ -614,6 +604,11 @@ impl Session {
             // An upload will say more.
             self.be_careful(Transfer::Eager, format!("its data port: {error}"));
         }
+    }
+
+    /// Gives up the data connection for the next file.
+    pub fn give_up_ready(&mut self) {
+        self.wire.give_up_ready();
     }
 
     /// When there will be something to do for [`Self::make_ready`] again.

@@ -17,7 +17,7 @@ use socket2::SockRef;
 use super::control::{Control, is_untouched, quick_ack};
 use super::ftp::{Board, Trace};
 use super::tls::{Fault, Secure};
-use super::{AWAY, Broken, DataSeen, Reply, Transfer, TransferError, explain, is_slow};
+use super::{AWAY, Broken, DataSeen, Manner, Reply, Transfer, TransferError, explain, is_slow};
 use crate::encoding::Encoding;
 use crate::source::Source;
 use crate::text::shortened;
@@ -78,22 +78,35 @@ pub struct Means {
     pub board: Option<Board>,
     /// The account is one that FTPdLite lets read only.
     pub is_guest: bool,
+    /// Each of its data ports is known to be for one transfer.
+    pub varies_ports: bool,
 }
 
+/// Why nothing is held ready at first: a server may have one data port for all its clients, and give
+/// another one what waits there. Asking for two ports without using them would tell, but Twisted says
+/// nothing to a second PASV before there is a connection to the first.
+const PORTS_MAY_BE_SHARED: &str = "until its data ports are seen to differ";
+
 impl Means {
-    /// The most that can be done to save round trips, and why it is not more.
-    pub fn limit(&self) -> (Transfer, &'static str) {
-        if self.is_guest {
+    /// How to send files: as fast as is safe, or as the person chose.
+    pub fn manner(&self, chosen: Option<Transfer>) -> Manner {
+        let (most, why) = if self.is_guest {
             // Refused, a connection is kept for the next file: nothing may be in it.
             (Transfer::Plain, "this account may not write")
         } else if self.board == Some(Board::Uftpd) {
             (Transfer::Eager, "uftpd has one data port for all its clients")
         } else if self.secure.is_some() {
-            (Transfer::Eager, "TLS")
+            (Transfer::Eager, "through TLS a data connection begins with STOR")
         } else if self.active {
-            (Transfer::Eager, "active mode")
+            (Transfer::Eager, "in active mode a data connection begins with STOR")
+        } else if !self.varies_ports && chosen != Some(Transfer::Ready) {
+            (Transfer::Eager, PORTS_MAY_BE_SHARED)
         } else {
             (Transfer::Ready, "")
+        };
+        match chosen {
+            Some(transfer) if transfer < most => Manner { transfer, why: "--transfer".to_owned() },
+            _ => Manner { transfer: most, why: why.to_owned() },
         }
     }
 }
@@ -111,6 +124,8 @@ pub struct Wire {
     announced: Option<Ipv4Addr>,
     /// What the server refused a file with last.
     refusal: Option<u16>,
+    /// The data port that the server named last.
+    last_port: Option<u16>,
     /// The data port of uftpd, which stays the same for all its sessions.
     port: Option<u16>,
     /// A connection of ours waits in its queue that no file is to get.
@@ -130,6 +145,7 @@ impl Wire {
             knows_no_pasv: false,
             announced: None,
             refusal: None,
+            last_port: None,
             port: None,
             is_queued: false,
             ready: None,
@@ -148,6 +164,7 @@ impl Wire {
         let (mode, steps) = match (self.means.active, is_v6) {
             (true, false) => ("active (PORT): the server connects to this computer", "PORT"),
             (true, true) => ("active (EPRT): the server connects to this computer", "EPRT"),
+            (false, _) if self.port.is_some() => ("passive (PASV, once a session)", "connect"),
             (false, false) if !self.knows_no_pasv => ("passive (PASV)", "PASV, connect"),
             (false, _) => ("passive (EPSV)", "EPSV, connect"),
         };
@@ -198,7 +215,9 @@ impl Wire {
             }
         }
         let opened = self.open_data(prepared, &mut offer, trace)?;
-        if way == Transfer::Plain || opened.is_err() {
+        // It has come by now where the server had its part in that, but for some (ftp-srv).
+        let is_joint = self.means.secure.is_some() || self.means.active;
+        if way == Transfer::Plain || is_joint || opened.is_err() {
             self.await_answer(&mut offer, trace)?;
         }
         let mut data = None;
@@ -662,9 +681,8 @@ impl Wire {
             self.knows_no_pasv = reply.is_unknown_command();
             if !self.knows_no_pasv {
                 let address = pasv_address(&reply.text);
-                let port = port_in(&reply, address.map(|address| address.port()))?;
                 self.announced = address.map(|address| *address.ip());
-                return Ok(port);
+                return self.note_port(&reply, address.map(|address| address.port()));
             }
         }
         let reply = self.ask("EPSV", trace)?;
@@ -673,7 +691,20 @@ impl Wire {
                 "it has no passive mode: {reply}: try --active"
             )));
         }
-        port_in(&reply, epsv_port(&reply.text))
+        self.note_port(&reply, epsv_port(&reply.text))
+    }
+
+    fn note_port(&mut self, reply: &Reply, port: Option<u16>) -> Result<u16, TransferError> {
+        let port = port_in(reply, port)?;
+        self.means.varies_ports |= self.last_port.is_some_and(|last| last != port);
+        self.last_port = Some(port);
+        Ok(port)
+    }
+
+    /// Takes up what is known of the server's data ports, and returns what is known now.
+    pub fn varies_ports(&mut self, known: bool) -> bool {
+        self.means.varies_ports |= known;
+        self.means.varies_ports
     }
 
     fn prepare(&self, data: TcpStream) -> io::Result<TcpStream> {

@@ -148,6 +148,7 @@ fn ctrl_c_does_not_leave_anything_behind() {
     server.wait_commands(1, "RNFR");
     assert!(!server.files().is_empty());
     run.interrupt();
+    run.wait_for("stopping");
     server.release();
     assert_eq!(run.wait_exit(), 1);
     assert_eq!(server.files(), []);

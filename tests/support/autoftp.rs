@@ -223,10 +223,13 @@ impl Autoftp {
         })
     }
 
-    pub fn wait_for_line(&self, what: &str, mut wanted: impl FnMut(&Line) -> bool) -> Line {
-        let found =
-            self.output.wait(|output| output.lines.iter().find(|line| wanted(line)).cloned());
-        found.unwrap_or_else(|| panic!("waited in vain for {what}"))
+    pub fn wait_for_line(&self, what: &str, wanted: impl FnMut(&Line) -> bool) -> Line {
+        self.find_line(wanted).unwrap_or_else(|| panic!("waited in vain for {what}"))
+    }
+
+    /// Waits for such a line; `None` after the deadline.
+    pub fn find_line(&self, mut wanted: impl FnMut(&Line) -> bool) -> Option<Line> {
+        self.output.wait(|output| output.lines.iter().find(|line| wanted(line)).cloned())
     }
 
     pub fn lines(&self) -> Vec<Line> {

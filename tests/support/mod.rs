@@ -11,7 +11,7 @@ pub mod server;
 mod socket;
 #[cfg(target_os = "linux")]
 pub mod tls;
-mod watched;
+pub mod watched;
 
 use std::thread;
 

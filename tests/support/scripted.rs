@@ -430,7 +430,12 @@ impl Session {
 
     fn serve(&mut self) {
         let full = self.dialect.one_session && self.record.read(|record| record.open_sessions > 1);
-        let greeting = if full { "421 Another session is open" } else { "220 Scripted" };
+        let greeting = match self.dialect.watches {
+            _ if full => "421 Another session is open",
+            // Known to open a port for each transfer.
+            Some(_) if !self.dialect.one_port => "220 pyftpdlib 2.2.0 ready.",
+            _ => "220 Scripted",
+        };
         let mut going = self.obey("greeting", greeting);
         while going.is_ok() && !full {
             let Some(line) = self.hear() else { return };

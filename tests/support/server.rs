@@ -15,10 +15,18 @@ use unftp_sbe_fs::Filesystem;
 
 use super::watched::{DEADLINE, Watched};
 
+/// A completed upload.
+#[derive(Clone, Debug)]
+pub struct Put {
+    pub path: String,
+    #[allow(dead_code, reason = "the benchmark asks for it")]
+    pub at: Instant,
+}
+
 pub struct Server {
     address: SocketAddr,
     root: PathBuf,
-    puts: Arc<Watched<Vec<String>>>,
+    puts: Arc<Watched<Vec<Put>>>,
     running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
 
@@ -57,15 +65,20 @@ impl Server {
 
     /// The path of every completed upload, in order.
     pub fn puts(&self) -> Vec<String> {
-        self.puts.read(Clone::clone)
+        self.puts.read(|puts| puts.iter().map(|put| put.path.clone()).collect())
+    }
+
+    /// Waits for what `find` finds among the completed uploads; `None` after the deadline.
+    pub fn wait_puts<R>(&self, mut find: impl FnMut(&[Put]) -> Option<R>) -> Option<R> {
+        self.puts.wait(|puts| find(puts))
     }
 
     /// Waits until an upload has left exactly this content under this path.
     pub fn wait_file(&self, path: &str, content: impl AsRef<[u8]>) {
-        let arrived = self.puts.wait(|puts| {
+        let arrived = self.wait_puts(|puts| {
             let same =
                 || fs::read(self.root.join(path)).is_ok_and(|bytes| bytes == content.as_ref());
-            (puts.iter().any(|put| put == path) && same()).then_some(())
+            (puts.iter().any(|put| put.path == path) && same()).then_some(())
         });
         assert!(arrived.is_some(), "{path} did not arrive; uploads so far: {:?}", self.puts());
     }
@@ -111,7 +124,7 @@ impl Drop for Server {
 
 /// Accepts by ourselves instead of `Server::listen`, which neither takes port 0 nor turns Nagle's
 /// delay off.
-async fn accept(listener: TcpListener, root: PathBuf, puts: Arc<Watched<Vec<String>>>) {
+async fn accept(listener: TcpListener, root: PathBuf, puts: Arc<Watched<Vec<Put>>>) {
     listener.set_nonblocking(true).unwrap();
     let listener = tokio::net::TcpListener::from_std(listener).unwrap();
     loop {
@@ -128,15 +141,17 @@ async fn accept(listener: TcpListener, root: PathBuf, puts: Arc<Watched<Vec<Stri
 
 /// Writes every completed upload down, before the client gets its 226.
 #[derive(Debug)]
-struct Puts(Arc<Watched<Vec<String>>>);
+struct Puts(Arc<Watched<Vec<Put>>>);
 
 #[async_trait::async_trait]
 impl DataListener for Puts {
     async fn receive_data_event(&self, event: DataEvent, _: EventMeta) {
         if let DataEvent::Put { path, .. } = event {
+            let at = Instant::now();
             // `/./-x.py` and `/-x.py` are one file.
             let path: PathBuf = Path::new(&path).components().skip(1).collect();
-            self.0.update(|puts| puts.push(path.to_string_lossy().replace('\\', "/")));
+            let path = path.to_string_lossy().replace('\\', "/");
+            self.0.update(|puts| puts.push(Put { path, at }));
         }
     }
 }
