@@ -552,6 +552,14 @@ impl Session {
         lore.varies_ports = self.wire.varies_ports(lore.varies_ports);
         if !self.is_careful {
             self.manner = self.wire.means().manner(self.chosen);
+            if self.manner.transfer == Transfer::Ready
+                && self.chosen.is_none()
+                && lore.tells_size == Some(false)
+            {
+                // A connection that dies while it waits looks like the end of an empty file.
+                let why = "it does not tell what it has stored".to_owned();
+                self.manner = Manner { transfer: Transfer::Eager, why };
+            }
         }
         let is_uftpd = self.wire.means().board == Some(Board::Uftpd);
         let is_wanted = match self.manner.transfer {
@@ -566,6 +574,7 @@ impl Session {
             Ok(_) if is_uftpd => {}
             Ok(address) => {
                 let connected = TcpStream::connect_timeout(&address, self.patience());
+                lore.misses += u32::from(connected.is_err());
                 self.have_ready(connected);
             }
             Err(TransferError::Disconnected(cause)) => return Err(Broken(cause)),

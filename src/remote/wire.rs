@@ -82,8 +82,8 @@ pub struct Means {
     pub varies_ports: bool,
 }
 
-/// Why nothing is held ready at first: a server may have one data port for all its clients, and give
-/// another one what waits there. Asking for two ports without using them would tell, but Twisted says
+/// Why each step waits at first: a server may have one data port for all its clients, and store what
+/// waits there as another client's file, or as the next one if this one is refused. Asking for two ports without using them would tell, but Twisted says
 /// nothing to a second PASV before there is a connection to the first.
 const PORTS_MAY_BE_SHARED: &str = "until its data ports are seen to differ";
 
@@ -99,8 +99,8 @@ impl Means {
             (Transfer::Eager, "through TLS a data connection begins with STOR")
         } else if self.active {
             (Transfer::Eager, "in active mode a data connection begins with STOR")
-        } else if !self.varies_ports && chosen != Some(Transfer::Ready) {
-            (Transfer::Eager, PORTS_MAY_BE_SHARED)
+        } else if !self.varies_ports && chosen.is_none() {
+            (Transfer::Plain, PORTS_MAY_BE_SHARED)
         } else {
             (Transfer::Ready, "")
         };
@@ -248,10 +248,10 @@ impl Wire {
         let Some(mut data) = data else {
             return pumped;
         };
-        if self.means.board == Some(Board::Uftpd) && !data.is_closed_there() {
+        if self.may_queue() && !data.is_closed_there() {
             drop(data);
             self.empty_queue(trace)?;
-            let cause = "the board took another data connection for this file's".to_owned();
+            let cause = "it took another data connection for this file's".to_owned();
             return Err(TransferError::Again(cause));
         }
         data.hear_out();
@@ -270,10 +270,19 @@ impl Wire {
         }
     }
 
+    /// Whether the server may have taken what waited in the queue of its data port.
+    fn may_queue(&self) -> bool {
+        let Means { secure, active, board, varies_ports, .. } = &self.means;
+        *board == Some(Board::Uftpd) || (secure.is_none() && !active && !varies_ports)
+    }
+
     /// uftpd accepts what waits in the queue of its one data port, whoever it is from: one that was
     /// given up gets into the next file, and each file's own into the one after. Has it taken.
     fn empty_queue(&mut self, trace: &Trace) -> Result<(), TransferError> {
         const NOWHERE: &str = ".autoftp-none";
+        if self.port.is_none() {
+            self.ask("PASV", trace)?;
+        }
         let answer = self.ask(&format!("STOR {NOWHERE}"), trace)?;
         if answer.code == BUSY {
             return Err(TransferError::refused(&answer));
