@@ -173,6 +173,7 @@ impl<'a> Checkup<'a> {
         self.replace()?;
         self.go_on()?;
         self.directory()?;
+        self.describe_transfer();
         self.go_on()?;
         self.remote_command(board);
         let steps = match self.transfer {
@@ -253,10 +254,6 @@ impl<'a> Checkup<'a> {
         let stored = self.store(&file, SAMPLE, false);
         let time = milliseconds(self.took);
         self.describe_data();
-        if let Some(manner) = self.session.as_ref().map(Session::manner) {
-            self.transfer = manner.transfer;
-            self.page.finding("transfer", &manner.to_string());
-        }
         let Err(error) = stored else {
             self.page.finding("upload", &format!("works: {SAMPLE} bytes in {time}"));
             let confirmed = match self.lore.tells_size() {
@@ -266,6 +263,7 @@ impl<'a> Checkup<'a> {
             self.page.finding("checking", confirmed);
             return Ok(());
         };
+        self.describe_transfer();
         self.page.finding("upload", &format!("does not work: {error}"));
         // What has no room for a file has room for an empty one.
         let is_refused = self.data.refusal.is_some();
@@ -281,6 +279,14 @@ impl<'a> Checkup<'a> {
             error => error.to_string(),
         });
         Err(Ended::Decided)
+    }
+
+    fn describe_transfer(&mut self) {
+        let manner = self.session.as_ref().map(|session| session.manner().clone());
+        if let Some(manner) = manner {
+            self.page.finding("transfer", &manner.to_string());
+            self.transfer = manner.transfer;
+        }
     }
 
     fn describe_data(&mut self) {

@@ -82,7 +82,7 @@ fn each_fault_has_its_advice() {
 #[test]
 fn a_full_disk_is_told_from_a_refusal() {
     let server = Scripted::start();
-    server.times(2, "STOR", Act::TakeThen("451 Error writing file"));
+    server.times(1, "STOR", Act::TakeThen("451 Error writing file"));
     let (code, _, advice) = check(&server, &[]);
     assert_eq!(code, 1);
     assert!(advice.contains("its disk is full"), "{advice}");
