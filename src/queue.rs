@@ -38,6 +38,8 @@ pub enum Phase {
     Settling,
     /// The same, but perhaps it has not changed at all: a scan came upon it.
     Found,
+    /// The same, and its name was there before: when it goes again, that is gone.
+    Back,
     /// Finished.
     Ready,
     /// Its name was there and is not now; editors that save by renaming put it back.
@@ -93,7 +95,7 @@ impl Timing {
     fn of(&self, phase: Phase) -> Duration {
         match phase {
             Phase::New | Phase::Writing => self.quiet,
-            Phase::Settling | Phase::Found => self.settle,
+            Phase::Settling | Phase::Found | Phase::Back => self.settle,
             Phase::Ready => Duration::ZERO,
             Phase::Gone => self.gone,
         }
@@ -102,7 +104,7 @@ impl Timing {
 
 /// The table that combines what is pending for a path with what was just seen.
 fn combine(pending: Option<Phase>, signal: Signal) -> Option<Phase> {
-    use Phase::{Found, Gone, New, Ready, Settling, Writing};
+    use Phase::{Back, Found, Gone, New, Ready, Settling, Writing};
     match (pending, signal) {
         // A new file that vanishes before it was sent was a temporary one.
         (Some(New | Settling), Signal::Gone | Signal::Dropped) => None,
@@ -119,7 +121,8 @@ fn combine(pending: Option<Phase>, signal: Signal) -> Option<Phase> {
         (_, Signal::Complete) => Some(Ready),
 
         // A scan knows less than an event does.
-        (None | Some(Gone), Signal::Found) => Some(Found),
+        (None, Signal::Found) => Some(Found),
+        (Some(Gone), Signal::Found) => Some(Back),
         (Some(phase), Signal::Found) => Some(phase),
     }
 }
@@ -462,6 +465,9 @@ mod tests {
             ("0 create, 1 modify, 2 close, 3 gone", ""),
             // vim: the old file is renamed to a backup, the new one written under the old name.
             ("0 gone, 1 create, 2 modify, 3 close", "3 Ready"),
+            // Back for a moment in a directory that is not watched yet, and saved there.
+            ("0 gone, 5 found, 6 close, 7 gone", "6 Ready, 1007 Gone"),
+            ("0 gone, 5 found", "35 Back"),
             // git checkout: removed and written again.
             ("0 gone, 0 create, 0 modify, 1 close", "1 Ready"),
             // Copied slowly into place: due only when closed.

@@ -539,7 +539,6 @@ fn each_host_is_mirrored() {
 
 /// Its directory is a new one by then, which is not watched for a moment.
 #[test]
-#[ignore = "of so many files one or the other is not removed"]
 fn a_file_that_comes_back_for_a_moment_in_a_new_directory_is_removed() {
     let (project, server) = (Project::new(), Scripted::start());
     for number in 0..60 {
