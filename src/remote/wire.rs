@@ -236,7 +236,7 @@ impl Wire {
         };
         let answer = self.await_answer(&mut offer, trace)?.clone();
         if !answer.is_preliminary() {
-            self.is_queued = answer.code == BUSY;
+            self.is_queued = answer.code == BUSY && self.means.board == Some(Board::Uftpd);
             return Err(self.refused(way, &answer));
         }
         // The socket itself stays until the server has spoken, because closing it with an unread
@@ -338,7 +338,7 @@ impl Wire {
         let reply = self.reply(trace)?;
         // A connection that waits at uftpd's one data port would be taken for the next file's: it is
         // used for this one, once the board has time.
-        if reply.code == BUSY && offer.made.elapsed() < self.timeout {
+        if reply.code == BUSY && self.may_queue() && offer.made.elapsed() < self.timeout {
             thread::sleep(BUSY_PAUSE);
             return self.send(&offer.command, trace);
         }

@@ -542,6 +542,24 @@ fn where_all_clients_share_one_data_port_nothing_is_held_after_a_burst() {
     expect_own_bytes(&server);
 }
 
+/// Only uftpd means by 400 that it has not looked at the command, and has a queue to be emptied.
+#[test]
+fn what_is_right_for_uftpds_queue_is_not_done_elsewhere() {
+    let (project, server) = (Project::new(), Scripted::with(Dialect::WATCHFUL));
+    server.times(1, "STOR a.py", Act::Reply("400 Something else"));
+    let mut run = watch_ready(&project, &server, &["--timeout", "2"]);
+    for path in ["a.py", "b.py"] {
+        project.write(path, content_of(path));
+    }
+    for path in ["a.py", "b.py"] {
+        server.wait_file(path, &content_of(path));
+    }
+    run.stop();
+    let names = ["a.py", "b.py"].map(|path| (path.to_owned(), content_of(path)));
+    assert_eq!(server.files(), names);
+    assert!(server.commands("STOR .autoftp").is_empty(), "{:?}", server.commands("STOR"));
+}
+
 /// What waits in the queue of the port is taken for the next file, also when nobody is at its other
 /// end any more.
 #[test]
