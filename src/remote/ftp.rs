@@ -437,7 +437,9 @@ impl Session {
         }
         let may_lack_directory = path.parent().is_some() && (again || !is_there);
         let sent = match self.send(&name, source, more, lore, progress) {
-            Err(refusal) if may_lack_directory && refusal.may_lack_directory() => {
+            Err(refusal)
+                if may_lack_directory && refusal.may_lack_directory() && self.wire.is_in_step() =>
+            {
                 let made = self.make_directories(path)?;
                 match refusal {
                     TransferError::Reconnect(cause) if made => {
@@ -899,7 +901,7 @@ impl Session {
     /// Ends the session politely.
     pub fn quit(mut self) {
         // Who is in the midst of saying something is not waited for.
-        if self.is_quiet() {
+        if self.wire.is_in_step() {
             let _ = self.command_within(FAREWELL, "QUIT");
         }
         self.hang_up();

@@ -132,6 +132,8 @@ pub struct Wire {
     is_queued: bool,
     /// A data connection that the server has not used, and when it was made.
     ready: Option<(TcpStream, Instant)>,
+    /// The answer to a command was not waited for.
+    is_out_of_step: bool,
 }
 
 impl Wire {
@@ -149,6 +151,7 @@ impl Wire {
             port: None,
             is_queued: false,
             ready: None,
+            is_out_of_step: false,
         }
     }
 
@@ -177,6 +180,11 @@ impl Wire {
     /// neither closed it nor said anything unasked.
     pub fn is_quiet(&self) -> bool {
         self.surplus.is_empty() && self.control.is_quiet()
+    }
+
+    /// Whether the next reply would be the one to the next command.
+    pub fn is_in_step(&self) -> bool {
+        !self.is_out_of_step && self.is_quiet()
     }
 
     /// Whether this computer still has the address that the session was made from.
@@ -241,7 +249,9 @@ impl Wire {
         }
         // The socket itself stays until the server has spoken, because closing it with an unread
         // byte would reset it.
-        let reply = self.last_word(data.as_ref(), trace)?;
+        // In the plain way, STOR was answered before there was data: a reset is no sign of that.
+        let watched = data.as_ref().filter(|_| way != Transfer::Plain);
+        let reply = self.last_word(watched, trace)?;
         if !reply.is_completion() {
             return Err(self.refused(way, &reply));
         }
@@ -314,6 +324,7 @@ impl Wire {
         let mut was_reset = false;
         while self.surplus.is_empty() && Instant::now() < deadline && self.is_silent_for(GLANCE)? {
             if was_reset {
+                self.is_out_of_step = true;
                 let cause = "it reset the data connection without a word".to_owned();
                 return Err(TransferError::Reconnect(cause));
             }
@@ -523,8 +534,8 @@ impl Wire {
                          is a firewall here"
                     ));
                     // Who was stopped on the way will say nothing for long.
-                    let is_stopped = error.kind() == io::ErrorKind::TimedOut;
-                    return if is_stopped { Err(failed) } else { Ok(Err(failed)) };
+                    self.is_out_of_step = error.kind() == io::ErrorKind::TimedOut;
+                    return if self.is_out_of_step { Err(failed) } else { Ok(Err(failed)) };
                 }
             },
         };

@@ -542,6 +542,24 @@ fn where_all_clients_share_one_data_port_nothing_is_held_after_a_burst() {
     expect_own_bytes(&server);
 }
 
+/// A reset is how some close a data connection. In a fast way it may be pyftpdlib's, which got STOR
+/// behind the data and says nothing more.
+#[test]
+fn a_server_that_resets_data_connections_and_takes_its_time_gets_each_file() {
+    for (way, times) in [(PLAIN, 1), (EAGER, 2), (READY, 2)] {
+        let (project, server) = (Project::new(), Scripted::with(Dialect::WATCHFUL));
+        server.on("STOR", Act::ResetData);
+        server.on("226", Act::Late(Duration::from_secs(1)));
+        let mut run = project.watch(&[way, &server.host()]);
+        run.wait_for("connected");
+        project.write("a.py", content_of("a.py"));
+        run.wait_for(" a.py ");
+        run.stop();
+        assert_eq!(server.stored().len(), times, "{way:?}");
+        assert_eq!(run.stderr(), "", "{way:?}");
+    }
+}
+
 /// Only uftpd means by 400 that it has not looked at the command, and has a queue to be emptied.
 #[test]
 fn what_is_right_for_uftpds_queue_is_not_done_elsewhere() {

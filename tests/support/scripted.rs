@@ -44,6 +44,8 @@ pub enum Act {
     Hold,
     /// STOR: keeps only half of the data, and answers 226 all the same.
     Truncate,
+    /// STOR: takes the data, and resets its connection in place of closing it.
+    ResetData,
     /// STOR: takes the data slowly.
     Crawl,
     /// Does as asked, and answers so much later. At `150`, it first takes what data there is, until
@@ -782,6 +784,7 @@ impl Session {
                 return Ok(reply.to_owned());
             }
             Some(Act::Truncate) => bytes.truncate(bytes.len() / 2),
+            Some(Act::ResetData) => reset(&data),
             _ => {}
         }
         self.record.update(|record| {
