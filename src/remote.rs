@@ -65,7 +65,7 @@ impl Reply {
 
     /// The server does not know the command, or not with such arguments. It will not learn it.
     pub fn is_unknown_command(&self) -> bool {
-        matches!(self.code, 500..=502 | 504)
+        matches!(self.code, 500..=502 | 504) && !self.text.starts_with("OOPS")
     }
 }
 
@@ -137,7 +137,7 @@ impl TransferError {
     ///
     /// | reply                    | what it is about          | what is done                       |
     /// |--------------------------|---------------------------|------------------------------------|
-    /// | 421                      | the session               | a new one, at once                 |
+    /// | 421, `500 OOPS`          | the session               | a new one, at once                 |
     /// | 426, 451, a wrong size   | the transfer, and perhaps the next | later, in a new session   |
     /// | 503, 530                 | the order of commands, the login   | later, in a new session   |
     /// | other 4xx                | the moment                | later                              |
@@ -151,6 +151,8 @@ impl TransferError {
         let said = |remedy: &str| format!("{reply}{remedy}");
         match reply.code {
             421 => Self::Disconnected(said("")),
+            // vsftpd's last words in a session.
+            500 if reply.text.starts_with("OOPS") => Self::Disconnected(said("")),
             // FTPdLite may store the previous upload's bytes after one of the first two.
             426 | 451 | 503 | 530 => Self::Reconnect(said("")),
             400 => Self::Transient(said(" (the board is busy)")),

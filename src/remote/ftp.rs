@@ -129,8 +129,8 @@ pub struct Lore {
     in_place: u32,
     /// Its data connections have to resume the session of the control connection.
     demands_resumption: bool,
-    /// Its data ports differ: each is for one session, and one transfer.
-    varies_ports: bool,
+    /// Whether its data ports differ, as far as was seen.
+    varies_ports: Option<bool>,
     /// The file whose upload went wrong the fast way last: it goes the plain way next.
     missed: Option<String>,
     /// How many have in a row.
@@ -537,6 +537,9 @@ impl Session {
     /// Goes by what was learnt in earlier sessions.
     pub fn take_up(&mut self, lore: &mut Lore) {
         lore.begin_session();
+        if let Some(varies_ports) = lore.varies_ports {
+            self.wire.take_up(varies_ports);
+        }
         if lore.misses >= MISSES && self.manner.transfer != Transfer::Plain {
             // The session after this one may try again.
             lore.misses -= 1;
@@ -551,7 +554,7 @@ impl Session {
     /// When the session is over.
     pub fn make_ready(&mut self, is_at_work: bool, lore: &mut Lore) -> Result<bool, Broken> {
         self.wire.give_up_stale();
-        lore.varies_ports = self.wire.varies_ports(lore.varies_ports);
+        lore.varies_ports = Some(self.wire.means().varies_ports);
         if !self.is_careful {
             self.manner = self.wire.means().manner(self.chosen);
             if self.manner.transfer == Transfer::Ready

@@ -78,7 +78,7 @@ pub struct Means {
     pub board: Option<Board>,
     /// The account is one that FTPdLite lets read only.
     pub is_guest: bool,
-    /// Each of its data ports is known to be for one transfer.
+    /// Its data ports are known to differ: each is for one transfer.
     pub varies_ports: bool,
 }
 
@@ -472,7 +472,9 @@ impl Wire {
         }
         let is_lite = self.means.board == Some(Board::FtpdLite);
         self.give_up_stale();
-        let ready = self.ready.take().filter(|_| way == Transfer::Ready || is_lite);
+        // Where another file may be given it, it is not left behind either.
+        let is_used = way == Transfer::Ready || is_lite || !self.means.varies_ports;
+        let ready = self.ready.take().filter(|_| is_used);
         if let Some((socket, _)) = ready.filter(|(socket, _)| is_untouched(socket)) {
             return Ok(Prepared::Connected(socket));
         }
@@ -716,15 +718,16 @@ impl Wire {
 
     fn note_port(&mut self, reply: &Reply, port: Option<u16>) -> Result<u16, TransferError> {
         let port = port_in(reply, port)?;
-        self.means.varies_ports |= self.last_port.is_some_and(|last| last != port);
-        self.last_port = Some(port);
+        // One of few may come twice by chance: then it is held back once.
+        if let Some(last) = self.last_port.replace(port) {
+            self.means.varies_ports = last != port;
+        }
         Ok(port)
     }
 
-    /// Takes up what is known of the server's data ports, and returns what is known now.
-    pub fn varies_ports(&mut self, known: bool) -> bool {
-        self.means.varies_ports |= known;
-        self.means.varies_ports
+    /// Goes by what was learnt of the server's data ports in an earlier session.
+    pub fn take_up(&mut self, varies_ports: bool) {
+        self.means.varies_ports = varies_ports;
     }
 
     fn prepare(&self, data: TcpStream) -> io::Result<TcpStream> {

@@ -542,6 +542,43 @@ fn where_all_clients_share_one_data_port_nothing_is_held_after_a_burst() {
     expect_own_bytes(&server);
 }
 
+/// While it is held, nobody else can be given it.
+#[test]
+fn where_a_known_server_has_one_data_port_it_is_not_held_for_long() {
+    let (project, server) = (Project::new(), Scripted::with(ONE_PORT));
+    server.on("greeting", Act::Say("220 (vsFTPd 3.0.3)"));
+    let mut run = project.watch(&["-v", &server.host()]);
+    run.wait_for("transfer ready");
+    for path in ["a.py", "b.py", "c.py"] {
+        project.write(path, content_of(path));
+        run.wait_for(&format!(" {path} "));
+    }
+    run.wait_for(KEEPS_NONE);
+    let other = Client::of(&server.host());
+    for number in 0..3 {
+        let (ours, others) = (format!("{number}.py"), format!("other-{number}.py"));
+        other.upload(&others, &content_of(&others));
+        project.write(&ours, content_of(&ours));
+        run.wait_for(&format!(" {ours} "));
+    }
+    run.stop();
+    expect_own_bytes(&server);
+    assert_eq!(run.stderr(), "");
+}
+
+/// vsftpd cannot open the port that another session has.
+#[test]
+fn a_session_that_dies_of_an_oops_is_followed_by_another() {
+    let (project, server) = (Project::new(), Scripted::start());
+    server.times(1, "PASV", Act::Reply("500 OOPS: vsf_sysutil_bind"));
+    let mut run = project.watch(&[&server.host()]);
+    project.write("a.py", "a");
+    server.wait_stored("a.py", "a");
+    run.stop();
+    assert_eq!(server.sessions(), 2);
+    assert!(server.commands("EPSV").is_empty());
+}
+
 /// A reset is how some close a data connection. In a fast way it may be pyftpdlib's, which got STOR
 /// behind the data and says nothing more.
 #[test]
