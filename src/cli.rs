@@ -178,7 +178,7 @@ pub struct Cli {
 
     /// Send bursts over up to N sessions at once [default: 1]
     ///
-    /// For big servers; boards often allow one only.
+    /// For big servers; boards get one session only.
     #[arg(long, value_name = "N", value_parser = sessions, help_heading = "Server")]
     pub parallel: Option<usize>,
 

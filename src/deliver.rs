@@ -426,7 +426,8 @@ impl Lane {
                 self.session = Some(session);
                 self.was_connected = true;
                 self.last_heard = Instant::now();
-                self.last_sign = self.last_heard;
+                self.crew.disband();
+                self.crew = Crew::new(self.config.parallel, self.id, &self.config);
                 self.removals_refused = 0;
                 // A session that we renewed is nothing new to the person.
                 if !std::mem::take(&mut self.is_renewed) {
@@ -477,6 +478,9 @@ impl Lane {
     /// The session is of no use any more.
     fn lose_session(&mut self, cause: String) {
         if let Some(session) = self.session.take() {
+            if session.ready_until().is_some() {
+                self.lore.is_unlucky();
+            }
             session.hang_up();
         }
         self.plan_session(cause, true);
@@ -526,13 +530,16 @@ impl Lane {
             let is_alone = job.class == Class::Last || job.failures > 0;
             match self.prepare(&job, loads.len()) {
                 Ok(Task::Done(outcome)) => self.delivered(&job, outcome),
-                Ok(Task::Send(load)) => loads.push((job, load)),
+                Ok(Task::Send(load)) => {
+                    loads.push((job, load));
+                    let allows_more = self.session.as_ref().is_some_and(Session::allows_more);
+                    let sessions = self.crew.sessions_for(self.queue.len());
+                    if allows_more && loads.len() < sessions && !is_alone {
+                        // What has to come last waits for the rest.
+                        next = self.queue.take_early(now);
+                    }
+                }
                 Err(error) => self.failed(job, error),
-            }
-            let sessions = self.crew.sessions_for(self.queue.len());
-            if loads.len() < sessions && self.session.is_some() && !is_alone {
-                // What has to come last waits for the rest.
-                next = self.queue.take_early(now);
             }
         }
         self.send(loads);
@@ -583,7 +590,10 @@ impl Lane {
             own.into_iter().chain(along).collect()
         });
         let mut alone = None;
-        for ((job, load), sent) in loads.into_iter().zip(sent) {
+        // While there is a session, for the remote commands.
+        let mut sent: Vec<_> = loads.into_iter().zip(sent).collect();
+        sent.sort_by_key(|(_, sent)| !matches!(sent, Along::Stored(_)));
+        for ((job, load), sent) in sent {
             match sent {
                 Along::Stored(stored) => {
                     let outcome = self.conclude(load, stored);

@@ -97,11 +97,9 @@ impl Board {
     }
 }
 
-/// Whether it is a server that opens a port for each transfer.
-fn has_many_ports(greeting: &str) -> bool {
-    ["vsFTPd", "ProFTPD", "Pure-FTPd", "pyftpdlib", "FileZilla", "Microsoft FTP"]
-        .iter()
-        .any(|name| greeting.contains(name))
+/// Whether it is a server that opens a port for each transfer and tells sizes, as far as is known.
+fn is_known(greeting: &str) -> bool {
+    ["vsFTPd", "ProFTPD", "Pure-FTPd", "pyftpdlib"].iter().any(|name| greeting.contains(name))
 }
 
 /// The bytes of a command besides its path.
@@ -151,12 +149,17 @@ impl Lore {
     /// An upload went wrong the fast way.
     fn is_missed(&mut self, name: &str) {
         self.missed = Some(name.to_owned());
-        self.misses += 1;
+        self.is_unlucky();
+    }
+
+    /// A data connection that was made ahead did no good.
+    pub fn is_unlucky(&mut self) {
+        self.misses = MISSES.min(self.misses + 1);
     }
 
     /// One went well.
-    fn is_hit(&mut self, way: Transfer) {
-        self.missed = None;
+    fn is_hit(&mut self, name: &str, way: Transfer) {
+        self.missed.take_if(|missed| missed == name);
         if way != Transfer::Plain {
             self.misses = 0;
         }
@@ -165,6 +168,11 @@ impl Lore {
     /// Whether it is known that SIZE tells what is stored.
     pub fn tells_size(&self) -> bool {
         self.tells_size == Some(true)
+    }
+
+    /// Whether SIZE has never been refused.
+    fn has_refused_no_size(&self) -> bool {
+        self.tells_size.is_none() && self.sizes_refused == 0
     }
 
     /// Whether it has been seen to rename over a file.
@@ -273,6 +281,8 @@ pub struct Session {
     timeout: Duration,
     trace: Trace,
     manner: Manner,
+    /// Whether it is a server whose ways are known by its greeting.
+    is_known: bool,
     /// Something went wrong in this session: its manner stays.
     is_careful: bool,
     /// What the person chose.
@@ -298,11 +308,12 @@ impl Session {
             dial::dial(host, trust, habits, timeout, encoding, &trace)?;
         let board = Board::of(&greeting);
         let is_guest = board == Some(Board::FtpdLite) && login.user != FTPDLITE_ADMIN;
-        let varies_ports = board == Some(Board::FtpdLite) || has_many_ports(&greeting);
-        let means = Means { secure, active, encoding, board, is_guest, varies_ports };
+        let is_known = board == Some(Board::FtpdLite) || is_known(&greeting);
+        let means = Means { secure, active, encoding, board, is_guest, varies_ports: is_known };
         let mut session = Self {
             stream,
             manner: means.manner(transfer),
+            is_known,
             is_careful: false,
             chosen: transfer,
             wire: Wire::new(control.clone(), means, timeout),
@@ -428,6 +439,7 @@ impl Session {
         progress: &mut dyn FnMut(u64),
     ) -> Result<Stored, TransferError> {
         let Upload { path, temporary, again, replaces, more } = upload;
+        self.reconsider(lore);
         let target = self.name(path.as_str())?;
         let name = temporary.map_or(Ok(target.clone()), |name| self.name(name))?;
         let must_stay_missing = self.look_without_blank(&target, lore)?;
@@ -488,7 +500,7 @@ impl Session {
         } else {
             self.confirm(name, bytes, lore)?;
         }
-        lore.is_hit(way);
+        lore.is_hit(name, way);
         Ok(Stored { bytes, when })
     }
 
@@ -547,6 +559,28 @@ impl Session {
         }
     }
 
+    /// Goes by what has been seen of the server.
+    fn reconsider(&mut self, lore: &mut Lore) {
+        let means = self.wire.means();
+        lore.varies_ports = Some(means.varies_ports);
+        if self.is_careful {
+            return;
+        }
+        self.manner = means.manner(self.chosen);
+        // A connection that dies while it waits looks like the end of an empty file.
+        let is_checked = lore.tells_size() || (self.is_known && lore.has_refused_no_size());
+        if self.manner.transfer == Transfer::Ready && self.chosen.is_none() && !is_checked {
+            let why = "it does not tell what it has stored".to_owned();
+            self.manner = Manner { transfer: Transfer::Eager, why };
+        }
+    }
+
+    /// Whether files may be sent over several sessions at once.
+    pub fn allows_more(&self) -> bool {
+        let means = self.wire.means();
+        means.board.is_none() && (means.varies_ports || means.active)
+    }
+
     /// Makes what the next file need not wait for then: a data connection, as long as somebody
     /// `is_at_work`. Returns whether there was something to do.
     ///
@@ -554,32 +588,23 @@ impl Session {
     /// When the session is over.
     pub fn make_ready(&mut self, is_at_work: bool, lore: &mut Lore) -> Result<bool, Broken> {
         self.wire.give_up_stale();
-        lore.varies_ports = Some(self.wire.means().varies_ports);
-        if !self.is_careful {
-            self.manner = self.wire.means().manner(self.chosen);
-            if self.manner.transfer == Transfer::Ready
-                && self.chosen.is_none()
-                && lore.tells_size == Some(false)
-            {
-                // A connection that dies while it waits looks like the end of an empty file.
-                let why = "it does not tell what it has stored".to_owned();
-                self.manner = Manner { transfer: Transfer::Eager, why };
-            }
-        }
+        self.reconsider(lore);
         let is_uftpd = self.wire.means().board == Some(Board::Uftpd);
         let is_wanted = match self.manner.transfer {
             Transfer::Plain => false,
             Transfer::Eager => is_uftpd,
             Transfer::Ready => is_at_work,
         };
-        if !is_wanted || self.wire.has_ready() {
+        if !is_wanted || self.is_careful || self.wire.has_ready() {
             return Ok(false);
         }
         match self.wire.ask_ahead(&self.trace) {
             Ok(_) if is_uftpd => {}
             Ok(address) => {
                 let connected = TcpStream::connect_timeout(&address, self.patience());
-                lore.misses += u32::from(connected.is_err());
+                if connected.is_err() {
+                    lore.is_unlucky();
+                }
                 self.have_ready(connected);
             }
             Err(TransferError::Disconnected(cause)) => return Err(Broken(cause)),

@@ -130,6 +130,8 @@ pub struct Wire {
     port: Option<u16>,
     /// A connection of ours waits in its queue that no file is to get.
     is_queued: bool,
+    /// A data connection of ours was refused with its file.
+    has_left_one: bool,
     /// A data connection that the server has not used, and when it was made.
     ready: Option<(TcpStream, Instant)>,
     /// The answer to a command was not waited for.
@@ -150,6 +152,7 @@ impl Wire {
             last_port: None,
             port: None,
             is_queued: false,
+            has_left_one: false,
             ready: None,
             is_out_of_step: false,
         }
@@ -218,6 +221,7 @@ impl Wire {
         if way == Transfer::Plain && self.means.secure.is_none() && !self.means.active {
             let refusal = self.await_answer(&mut offer, trace)?.clone();
             if !refusal.is_preliminary() {
+                self.has_left_one = true;
                 self.keep(prepared, &refusal);
                 return Err(self.refused(way, &refusal));
             }
@@ -244,14 +248,17 @@ impl Wire {
         };
         let answer = self.await_answer(&mut offer, trace)?.clone();
         if !answer.is_preliminary() {
+            self.has_left_one = true;
             self.is_queued = answer.code == BUSY && self.means.board == Some(Board::Uftpd);
             return Err(self.refused(way, &answer));
         }
         // The socket itself stays until the server has spoken, because closing it with an unread
         // byte would reset it.
-        // In the plain way, STOR was answered before there was data: a reset is no sign of that.
-        let watched = data.as_ref().filter(|_| way != Transfer::Plain);
-        let reply = self.last_word(watched, trace)?;
+        // Where STOR was answered before there was data, a reset is just how some close.
+        let reply = match &data {
+            Some(data) if way != Transfer::Plain && !is_joint => self.last_word(data, trace)?,
+            _ => self.reply(trace)?,
+        };
         if !reply.is_completion() {
             return Err(self.refused(way, &reply));
         }
@@ -283,7 +290,8 @@ impl Wire {
     /// Whether the server may have taken what waited in the queue of its data port.
     fn may_queue(&self) -> bool {
         let Means { secure, active, board, varies_ports, .. } = &self.means;
-        *board == Some(Board::Uftpd) || (secure.is_none() && !active && !varies_ports)
+        let is_likely = self.has_left_one && secure.is_none() && !active && !varies_ports;
+        *board == Some(Board::Uftpd) || is_likely
     }
 
     /// uftpd accepts what waits in the queue of its one data port, whoever it is from: one that was
@@ -319,7 +327,7 @@ impl Wire {
 
     /// Waits for the server's last word on a transfer, as long as one can come: it has none on a data
     /// connection that it reset (pyftpdlib, when STOR got lost and comes after the data).
-    fn last_word(&mut self, data: Option<&Data>, trace: &Trace) -> Result<Reply, TransferError> {
+    fn last_word(&mut self, data: &Data, trace: &Trace) -> Result<Reply, TransferError> {
         let deadline = Instant::now() + self.timeout;
         let mut was_reset = false;
         while self.surplus.is_empty() && Instant::now() < deadline && self.is_silent_for(GLANCE)? {
@@ -331,7 +339,7 @@ impl Wire {
             if !self.is_at_home() {
                 return Err(TransferError::Disconnected(AWAY.to_owned()));
             }
-            was_reset = data.is_some_and(Data::is_reset);
+            was_reset = data.is_reset();
         }
         Ok(self.reply_by(deadline, trace)?)
     }
@@ -349,7 +357,8 @@ impl Wire {
         let reply = self.reply(trace)?;
         // A connection that waits at uftpd's one data port would be taken for the next file's: it is
         // used for this one, once the board has time.
-        if reply.code == BUSY && self.may_queue() && offer.made.elapsed() < self.timeout {
+        let is_busy = reply.code == BUSY && !self.means.varies_ports;
+        if is_busy && offer.made.elapsed() < self.timeout {
             thread::sleep(BUSY_PAUSE);
             return self.send(&offer.command, trace);
         }
