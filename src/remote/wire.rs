@@ -43,6 +43,9 @@ const LONGEST_REPLY: usize = 64 * 1024;
 /// How long to wait for the end of what a server sends after a transfer: tickets for the next one.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
+/// How long after the end of a short file's data connection a server says what it made of it.
+const ENDED_WITHOUT_A_WORD: Duration = Duration::from_secs(1);
+
 /// During a TLS handshake, how often to look whether the server has said something instead.
 const BLINK: Duration = Duration::from_millis(20);
 
@@ -254,9 +257,13 @@ impl Wire {
         }
         // The socket itself stays until the server has spoken, because closing it with an unread
         // byte would reset it.
-        // Where STOR was answered before there was data, a reset is just how some close.
+        // Where STOR was answered before there was data, its end is no sign of anything; and what is
+        // longer may take its time to be written.
+        let is_short = source.stamp().len <= CHUNK as u64;
         let reply = match &data {
-            Some(data) if way != Transfer::Plain && !is_joint => self.last_word(data, trace)?,
+            Some(data) if way != Transfer::Plain && !is_joint && is_short => {
+                self.last_word(data, trace)?
+            }
             _ => self.reply(trace)?,
         };
         if !reply.is_completion() {
@@ -325,21 +332,23 @@ impl Wire {
         offer.answer.as_ref().ok_or_else(|| Broken("no answer".to_owned()))
     }
 
-    /// Waits for the server's last word on a transfer, as long as one can come: it has none on a data
-    /// connection that it reset (pyftpdlib, when STOR got lost and comes after the data).
+    /// Waits for the server's last word on a short file, as long as one can come: it has none on a data
+    /// connection that it ended before STOR (pyftpdlib, when STOR got lost and comes after the data).
     fn last_word(&mut self, data: &Data, trace: &Trace) -> Result<Reply, TransferError> {
         let deadline = Instant::now() + self.timeout;
-        let mut was_reset = false;
+        let mut ended: Option<Instant> = None;
         while self.surplus.is_empty() && Instant::now() < deadline && self.is_silent_for(GLANCE)? {
-            if was_reset {
+            if ended.is_some_and(|then| then.elapsed() >= ENDED_WITHOUT_A_WORD) {
                 self.is_out_of_step = true;
-                let cause = "it reset the data connection without a word".to_owned();
+                let cause = "it ended the data connection without a word".to_owned();
                 return Err(TransferError::Reconnect(cause));
             }
             if !self.is_at_home() {
                 return Err(TransferError::Disconnected(AWAY.to_owned()));
             }
-            was_reset = data.is_reset();
+            if ended.is_none() && !is_untouched(&data.socket) {
+                ended = Some(Instant::now());
+            }
         }
         Ok(self.reply_by(deadline, trace)?)
     }
@@ -883,11 +892,6 @@ impl Data {
         // What is wrong with it, the server will say.
         let _ = self.socket.shutdown(Shutdown::Write);
         Ok(())
-    }
-
-    /// Whether the server has reset it since this was asked last.
-    fn is_reset(&self) -> bool {
-        self.socket.take_error().is_ok_and(|error| error.is_some())
     }
 
     /// Whether the server has ended it, too: uftpd does before it says that it stored the file.

@@ -1,6 +1,6 @@
 //! `--parallel`: bursts over several sessions at once.
 
-use crate::support::{Act, Dialect, Project, Scripted};
+use crate::support::{Act, Board, Dialect, Project, Scripted};
 
 const FILES: usize = 40;
 
@@ -91,4 +91,21 @@ fn what_a_lost_session_was_sending_is_sent_again() {
         assert_eq!(server.files().len(), FILES + 1, "{act:?}");
         assert_eq!(run.count(">> "), FILES + 1, "{act:?}: {}", run.stdout());
     }
+}
+
+/// uftpd has one data port: two sessions would take each other's connections.
+#[test]
+fn on_a_board_it_is_one_session() {
+    let (project, board) = (Project::new(), Board::uftpd());
+    let address = format!("ftp://me@{}", board.host());
+    let mut run = project.watch(&["--parallel", "4", &address]);
+    run.wait_for("connected");
+    for number in 0..FILES {
+        project.write(name(number), format!("{number:0>100}"));
+    }
+    for number in 0..FILES {
+        board.wait_file(&name(number), format!("{number:0>100}"));
+    }
+    run.stop();
+    assert_eq!(board.sessions(), 1);
 }

@@ -580,13 +580,13 @@ fn a_session_that_dies_of_an_oops_is_followed_by_another() {
 }
 
 /// A reset is how some close a data connection. In a fast way it may be pyftpdlib's, which got STOR
-/// behind the data and says nothing more.
+/// behind the data and says nothing more: then the file is sent once more.
 #[test]
 fn a_server_that_resets_data_connections_and_takes_its_time_gets_each_file() {
     for (way, times) in [(PLAIN, 1), (EAGER, 2), (READY, 2)] {
         let (project, server) = (Project::new(), Scripted::with(Dialect::WATCHFUL));
         server.on("STOR", Act::ResetData);
-        server.on("226", Act::Late(Duration::from_secs(1)));
+        server.on("226", Act::Late(Duration::from_secs(3)));
         let mut run = project.watch(&[way, &server.host()]);
         run.wait_for("connected");
         project.write("a.py", content_of("a.py"));
