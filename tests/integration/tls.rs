@@ -419,6 +419,29 @@ fn a_server_that_is_sparing_with_tickets_gets_every_file() {
     });
 }
 
+/// The first file takes two data connections, because its directory has to be made in between.
+#[test]
+fn tickets_that_run_out_while_a_directory_is_made_are_counted_from_then_on() {
+    side_by_side(BOTH, |manner| {
+        let lab = Lab::new(Manner { versions: TLS_1_3, tickets: Some(1), ..manner });
+        lab.server.times(1, "USER", Act::Hold);
+        let run = lab.watch(&[]);
+        lab.server.wait_commands(1, "USER");
+        for number in ["0", "1"] {
+            lab.project.write(format!("new/{number}.txt"), number);
+        }
+        for number in ["0", "1"] {
+            lab.project.wait_ordered(&format!("new/{number}.txt"));
+        }
+        lab.server.release();
+        for number in ["0", "1"] {
+            lab.server.wait_file(&format!("new/{number}.txt"), number);
+        }
+        assert_eq!(run.stderr(), "", "{manner:?}");
+        lab.stop(run);
+    });
+}
+
 /// 1.2 has one that is good for all.
 #[test]
 fn in_tls_1_2_one_session_is_resumed_for_every_file() {
