@@ -525,6 +525,8 @@ impl Session {
         match error {
             TransferError::Reconnect(cause) => {
                 lore.is_missed(name);
+                // It may well be missing: the second try tells.
+                lore.sizes_refused = lore.sizes_refused.saturating_sub(1);
                 TransferError::Again(cause)
             }
             TransferError::Disconnected(_) => {

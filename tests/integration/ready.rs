@@ -597,6 +597,18 @@ fn a_server_that_resets_data_connections_and_takes_its_time_gets_each_file() {
     }
 }
 
+/// That SIZE is refused twice is understood as its way, but not of one file that it may not have.
+#[test]
+fn a_server_that_stores_nothing_is_not_believed_without_a_word() {
+    let (project, server) = (Project::new(), Scripted::with(Dialect::WATCHFUL));
+    server.times(2, "STOR", Act::TakeThen("226 ok"));
+    let mut run = watch_ready(&project, &server, &[]);
+    project.write("a.py", content_of("a.py"));
+    run.wait_for_error("said that it stored it, and does not have it");
+    server.wait_file("a.py", &content_of("a.py"));
+    run.stop();
+}
+
 /// Only uftpd means by 400 that it has not looked at the command, and has a queue to be emptied.
 #[test]
 fn what_is_right_for_uftpds_queue_is_not_done_elsewhere() {
