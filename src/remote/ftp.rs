@@ -515,11 +515,11 @@ impl Session {
     /// What follows for the server from an upload that went wrong. If it was not sent the plain way,
     /// it is next, at once; in a new session, because what this one would do next is not certain.
     fn judge(&self, name: &str, error: TransferError, lore: &mut Lore) -> TransferError {
-        let Means { secure, active, .. } = self.wire.means();
+        let means = self.wire.means();
         if let TransferError::Again(_) = error {
-            lore.demands_resumption |= secure.is_some();
+            lore.demands_resumption |= means.secure.is_some();
         }
-        if self.way(name, lore) == Transfer::Plain || secure.is_some() || *active {
+        if self.way(name, lore) == Transfer::Plain || means.is_joint() {
             return error;
         }
         match error {

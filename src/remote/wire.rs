@@ -64,9 +64,9 @@ const QUEUE_IS_FULL: Duration = Duration::from_secs(2);
 /// How long to wait for the end of a data connection whose end the server has confirmed.
 const CLOSED_WITHIN: Duration = Duration::from_secs(1);
 
-/// How long a data connection that waits for its file is relied on. One that has died unnoticed looks to the
-/// server like the end of an empty file; and some end the session over one that idles (pyftpdlib,
-/// after 300 s).
+/// How long a data connection that waits for its file is relied on. One that has died unnoticed
+/// looks to the server like the end of an empty file; and some end the session over one that idles
+/// (pyftpdlib, after 300 s).
 const FRESH: Duration = Duration::from_secs(25);
 
 /// How a session's data connections are made.
@@ -86,11 +86,17 @@ pub struct Means {
 }
 
 /// Why each step waits at first: a server may have one data port for all its clients, and store what
-/// waits there as another client's file, or as the next one if this one is refused. Asking for two ports without using them would tell, but Twisted says
-/// nothing to a second PASV before there is a connection to the first.
+/// waits there as another client's file, or as the next one if this one is refused. Asking for two
+/// ports without using them would tell, but Twisted says nothing to a second PASV before there is a
+/// connection to the first.
 const PORTS_MAY_BE_SHARED: &str = "until its data ports are seen to differ";
 
 impl Means {
+    /// Whether the server has its part in making a data connection, after STOR.
+    pub fn is_joint(&self) -> bool {
+        self.secure.is_some() || self.active
+    }
+
     /// How to send files: as fast as is safe, or as the person chose.
     pub fn manner(&self, chosen: Option<Transfer>) -> Manner {
         let (most, why) = if self.is_guest {
@@ -217,11 +223,12 @@ impl Wire {
         trace: &Trace,
         progress: &mut dyn FnMut(u64),
     ) -> Result<u64, TransferError> {
+        let is_joint = self.means.is_joint();
         let prepared = self.prepare_data(way, trace)?;
         // STOR comes first: pyftpdlib loses data that comes before it.
         let mut offer = Offer::new(format!("STOR {name}"));
         self.send(&offer.command, trace)?;
-        if way == Transfer::Plain && self.means.secure.is_none() && !self.means.active {
+        if way == Transfer::Plain && !is_joint {
             let refusal = self.await_answer(&mut offer, trace)?.clone();
             if !refusal.is_preliminary() {
                 self.has_left_one = true;
@@ -231,7 +238,6 @@ impl Wire {
         }
         let opened = self.open_data(prepared, &mut offer, trace)?;
         // It has come by now where the server had its part in that, but for some (ftp-srv).
-        let is_joint = self.means.secure.is_some() || self.means.active;
         if way == Transfer::Plain || is_joint || opened.is_err() {
             self.await_answer(&mut offer, trace)?;
         }
@@ -296,9 +302,9 @@ impl Wire {
 
     /// Whether the server may have taken what waited in the queue of its data port.
     fn may_queue(&self) -> bool {
-        let Means { secure, active, board, varies_ports, .. } = &self.means;
-        let is_likely = self.has_left_one && secure.is_none() && !active && !varies_ports;
-        *board == Some(Board::Uftpd) || is_likely
+        let means = &self.means;
+        let is_likely = self.has_left_one && !means.is_joint() && !means.varies_ports;
+        means.board == Some(Board::Uftpd) || is_likely
     }
 
     /// uftpd accepts what waits in the queue of its one data port, whoever it is from: one that was
