@@ -135,6 +135,8 @@ pub struct Wire {
     refusal: Option<u16>,
     /// The data port that the server named last.
     last_port: Option<u16>,
+    /// It has named two different ones: one that comes again does so by chance.
+    has_ports: bool,
     /// The data port of uftpd, which stays the same for all its sessions.
     port: Option<u16>,
     /// A connection of ours waits in its queue that no file is to get.
@@ -159,6 +161,7 @@ impl Wire {
             announced: None,
             refusal: None,
             last_port: None,
+            has_ports: false,
             port: None,
             is_queued: false,
             has_left_one: false,
@@ -742,9 +745,9 @@ impl Wire {
 
     fn note_port(&mut self, reply: &Reply, port: Option<u16>) -> Result<u16, TransferError> {
         let port = port_in(reply, port)?;
-        // One of few may come twice by chance: then it is held back once.
         if let Some(last) = self.last_port.replace(port) {
-            self.means.varies_ports = last != port;
+            self.has_ports |= last != port;
+            self.means.varies_ports = self.has_ports;
         }
         Ok(port)
     }

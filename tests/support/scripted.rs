@@ -48,6 +48,8 @@ pub enum Act {
     ResetData,
     /// STOR: takes the data slowly.
     Crawl,
+    /// PASV: opens the port of the one before once more.
+    SamePort,
     /// Does as asked, and answers so much later. At `150`, it first takes what data there is, until
     /// nothing comes for so long: see [`Scripted::early`].
     Late(Duration),
@@ -385,14 +387,21 @@ fn track(record: &Watched<Record>, connection: TcpStream) -> Arc<TcpStream> {
     connection
 }
 
+/// So long after it came, the client has seen it stand: one that ends before is a refusal.
+const STANDS: Duration = Duration::from_millis(100);
+
 struct Session {
     control: Arc<TcpStream>,
     dialect: Dialect,
     record: Arc<Watched<Record>>,
     port: Option<Arc<TcpListener>>,
     passive: Option<Arc<TcpListener>>,
+    /// The listener of the PASV before.
+    last_passive: Option<Arc<TcpListener>>,
     /// The data connection that came before its STOR.
     ahead: Option<Arc<TcpStream>>,
+    /// When.
+    ahead_since: Instant,
     /// What came from it before STOR, or that STOR has come, was noted.
     is_noted: bool,
     /// Where the client awaits the data connection.
@@ -420,7 +429,9 @@ impl Session {
             record,
             port: None,
             passive: None,
+            last_passive: None,
             ahead: None,
+            ahead_since: Instant::now(),
             is_noted: false,
             active: None,
             directory,
@@ -490,6 +501,7 @@ impl Session {
                 });
                 return self.say("421 Passive data channel timed out");
             } else if let Some(data) = self.ahead.as_ref().filter(|_| !self.is_noted)
+                && self.ahead_since.elapsed() > STANDS
                 && let Some(with_reset) = self.record.update(|record| record.cut.take())
             {
                 if with_reset {
@@ -509,6 +521,7 @@ impl Session {
         if let Ok((data, _)) = listener.accept() {
             data.set_nonblocking(false).unwrap();
             self.ahead = Some(track(&self.record, data));
+            self.ahead_since = Instant::now();
             self.record.update(|record| record.ahead += 1);
         }
         listener.set_nonblocking(false).unwrap();
@@ -545,6 +558,9 @@ impl Session {
                 self.record.update(|record| record.log.offences.push(offence));
             }
             self.is_noted = true;
+        }
+        if !matches!(act, Some(Act::SamePort)) && verb == "PASV" {
+            self.last_passive = None;
         }
         if let Some(result) = act.and_then(|act| self.instead(act)) {
             return result;
@@ -796,7 +812,8 @@ impl Session {
 
     fn open_passive(&mut self) -> u16 {
         let here = self.control.local_addr().unwrap();
-        let listener = self.port.clone().unwrap_or_else(|| listen_beside(here));
+        let kept = self.port.clone().or_else(|| self.last_passive.take());
+        let listener = kept.unwrap_or_else(|| listen_beside(here));
         if let Some(used) = self.ahead.take().filter(|_| self.is_noted) {
             let mut bytes = Vec::new();
             take_early(&used, Duration::from_secs(1), &mut bytes);
@@ -804,6 +821,7 @@ impl Session {
         }
         self.is_noted = false;
         let port = listener.local_addr().unwrap().port();
+        self.last_passive = Some(Arc::clone(&listener));
         self.passive = Some(listener);
         port
     }
