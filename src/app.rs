@@ -21,6 +21,7 @@ use crate::path::RelPath;
 use crate::process::Scripts;
 use crate::queue::{Phase, Queue, Signal, Timing};
 use crate::report::{Reporter, Summary, count};
+use crate::serve::{self, Burst, Server};
 use crate::shutdown::{self, Stop};
 use crate::source::{self, Stamp};
 use crate::terminal;
@@ -39,12 +40,16 @@ pub fn run(config: Config) -> Result<Exit> {
     std::env::set_current_dir("/")?;
     let reporter = Reporter::start(&config)?;
 
+    // Lanes, scripts and the server tell into one channel; the loop keeps the books and passes it
+    // on.
+    let (event_sender, events) = unbounded();
+    // What may fail comes before anything is done.
+    let server = serve::start(&config, &event_sender)?;
+
     // Watching comes first: what is saved while the hosts are being connected is not missed.
     let (seen_sender, seen) = unbounded();
     let watch = watch::start(config.clone(), seen_sender)?;
 
-    // Lanes and scripts tell into one channel; the loop keeps the books and passes it on.
-    let (event_sender, events) = unbounded();
     let mut hosts = Vec::new();
     let mut left_over = Vec::new();
     for (id, (host, login)) in config.hosts.iter().zip(&config.logins).enumerate() {
@@ -76,9 +81,22 @@ pub fn run(config: Config) -> Result<Exit> {
         wiped: Wiped::No,
         stirred: None,
         renames: Vec::new(),
+        is_serving: server.is_some(),
+        server,
+        burst: Burst::default(),
+        is_stale: false,
+        fetched: (0, 0),
         watch,
         reporter,
     };
+    if app.server.is_some() {
+        if app.sync == Sync::Done {
+            app.watch.list();
+        }
+        if !app.hosts.is_empty() && !app.config.rules.up_delete.is_empty() {
+            app.show(Event::Notice("what -k deletes here cannot be fetched any more".to_owned()));
+        }
+    }
     for (id, paths) in left_over.into_iter().enumerate() {
         app.resume(id, paths);
     }
@@ -182,6 +200,16 @@ struct App {
     stirred: Option<Instant>,
     /// What was renamed lately, if that matters: from, to, and when.
     renames: Vec<(RelPath, RelPath, Instant)>,
+    /// For boards that fetch.
+    server: Option<Server>,
+    /// Whether anything can be fetched.
+    is_serving: bool,
+    /// What is to be published together.
+    burst: Burst,
+    /// Files that are gone are published all the same, until another one comes.
+    is_stale: bool,
+    /// How many files were fetched, and how many bytes.
+    fetched: (u64, u64),
     watch: Watch,
     reporter: Reporter,
 }
@@ -254,18 +282,24 @@ impl App {
             Stage::Draining(since) if Instant::now() < since + GRACE => Some(since + GRACE),
             Stage::Draining(since) => Some(since + self.config.timeout),
         };
-        let times = [self.settling.next_due(), self.scripts.next_due(), stage];
+        let times = [self.settling.next_due(), self.scripts.next_due(), self.burst_ends(), stage];
         times.into_iter().flatten().min()
+    }
+
+    /// When what has changed is to be published.
+    fn burst_ends(&self) -> Option<Instant> {
+        self.burst.ends(self.settling.next_due(), !self.scripts.is_done())
     }
 
     fn is_done(&self) -> bool {
         let Stage::Draining(since) = self.stage else {
-            return self.hosts.iter().all(|host| host.unusable);
+            // In a dry run, nothing can be fetched.
+            return self.config.serve.is_none() && self.hosts.iter().all(|host| host.unusable);
         };
         let waited = since.elapsed();
         let finished =
             |host: &Books| host.closed || host.unusable || (!host.connected && waited >= GRACE);
-        self.hosts.iter().all(finished) || waited >= self.config.timeout
+        (self.hosts.iter().all(finished) && !self.is_serving) || waited >= self.config.timeout
     }
 
     /// The way to the end, a stage at a time.
@@ -273,6 +307,12 @@ impl App {
         if self.sync == Sync::Processing && self.scripts.is_done() {
             self.watch.list();
             self.sync = Sync::ListingAgain;
+        }
+        if self.burst_ends().is_some_and(|ends| ends <= now)
+            && let Some(server) = &self.server
+        {
+            self.burst.end();
+            server.publish();
         }
         if self.settling.is_empty() && self.scripts.is_done() {
             for id in 0..self.hosts.len() {
@@ -325,10 +365,14 @@ impl App {
             _ if matches!(self.stage, Stage::Draining(_)) => return,
             Seen::Renamed { from, to } => return self.take_rename(from, to),
             Seen::Listing(files) => return self.take_listing(files),
-            Seen::RootGone => return self.settling.forget_gone(),
+            Seen::RootGone => {
+                self.is_stale = true;
+                return self.settling.forget_gone();
+            }
             Seen::Emptied => {
-                let selected =
-                    |path: &&RelPath| self.config.filter.verdict(path) == Verdict::Upload;
+                let selected = |path: &&RelPath| {
+                    matches!(self.config.filter.verdict(path), Verdict::Upload | Verdict::Publish)
+                };
                 self.wiped = match self.settling.gone().filter(selected).count() {
                     0 | 1 => Wiped::No,
                     files => Wiped::Of(files),
@@ -342,11 +386,16 @@ impl App {
             self.hosts.iter().for_each(Books::tidy);
         }
         match self.config.filter.verdict(&path) {
-            Verdict::Upload | Verdict::Process(_) => {
+            Verdict::Upload | Verdict::Publish | Verdict::Process(_) => {
                 if signal != Signal::Gone {
                     self.wiped = Wiped::No;
+                    if std::mem::take(&mut self.is_stale) && self.server.is_some() {
+                        self.watch.list();
+                    }
                 }
-                self.settling.observe(path, signal, Instant::now());
+                let now = Instant::now();
+                self.burst.stir(now);
+                self.settling.observe(path, signal, now);
             }
             Verdict::Ignored(Why::Own) if path.as_str() == config::FILE => {
                 let text = format!("{path} has changed: start autoftp again to use it");
@@ -386,8 +435,14 @@ impl App {
             self.wiped = Wiped::Said;
             // What is saved from here on does not make the rest of them unwanted.
             self.settling.forget_gone();
+            self.is_stale = true;
+            let what = match (self.config.mirror, &self.server) {
+                (true, None) => "none is removed there",
+                (true, Some(_)) => "none is removed there, and the list for boards stays as it was",
+                (false, _) => "the list for boards stays as it was",
+            };
             self.show(Event::Notice(format!(
-                "all files have gone at once ({}), so none is removed there",
+                "all files have gone at once ({}), so {what}",
                 count(files, "file")
             )));
         }
@@ -414,6 +469,16 @@ impl App {
                 self.sync = Sync::Processing;
                 return;
             }
+        }
+        if self.sync == Sync::Processing {
+            return;
+        }
+        if let Some(server) = &self.server {
+            let is_published = |path: &RelPath| {
+                matches!(self.config.filter.verdict(path), Verdict::Upload | Verdict::Publish)
+            };
+            let paths = files.iter().map(|(path, _)| path).filter(|path| is_published(path));
+            server.list(paths.cloned().collect());
         }
         if self.sync != Sync::Done {
             self.hosts.iter_mut().for_each(Books::await_listing);
@@ -458,13 +523,19 @@ impl App {
         while let Some(job) = self.settling.take(now) {
             self.settling.finish(&job.path);
             match self.config.filter.verdict(&job.path) {
-                Verdict::Upload if job.phase == Phase::Gone => self.remove(&job.path),
+                Verdict::Upload | Verdict::Publish if job.phase == Phase::Gone => {
+                    self.remove(&job.path, now);
+                }
                 _ if job.phase == Phase::Gone => {}
                 // Seen under the name that a directory had before: its removal was overtaken.
                 Verdict::Upload if self.config.mirror && !self.is_here(&job.path) => {
                     self.settling.observe(job.path, Signal::Gone, now);
                 }
-                Verdict::Upload => self.order(&job.path),
+                Verdict::Upload => {
+                    self.order(&job.path);
+                    self.publish(&job.path, now);
+                }
+                Verdict::Publish => self.publish(&job.path, now),
                 Verdict::Process(_) => {
                     self.scripts.submit(job.path, job.phase != Phase::Found, now);
                 }
@@ -488,9 +559,27 @@ impl App {
         }
     }
 
-    fn remove(&mut self, path: &RelPath) {
+    fn publish(&mut self, path: &RelPath, now: Instant) {
+        if let Some(server) = &self.server {
+            server.changed(path);
+            self.burst.grow(now);
+        }
+    }
+
+    fn remove(&mut self, path: &RelPath, now: Instant) {
+        let filter = &self.config.filter;
         // What is deleted here after it was sent is to stay there.
-        if !self.config.mirror || self.config.filter.up_delete(path) || self.is_wiped() {
+        let is_mirrored = self.config.mirror
+            && !filter.up_delete(path)
+            && filter.verdict(path) == Verdict::Upload;
+        if !(is_mirrored || self.server.is_some()) || self.is_wiped() {
+            return;
+        }
+        if let Some(server) = &self.server {
+            server.gone(path);
+            self.burst.grow(now);
+        }
+        if !is_mirrored {
             return;
         }
         self.tickets += 1;
@@ -506,6 +595,14 @@ impl App {
                 ScriptEvent::Done(_) => drop(self.unprocessed.remove(path)),
                 ScriptEvent::Line(_) => {}
             }
+        }
+        match &event {
+            Event::Fetched { bytes, times, .. } => {
+                self.fetched.0 += times;
+                self.fetched.1 += bytes * times;
+            }
+            Event::ServingEnded => self.is_serving = false,
+            _ => {}
         }
         let Event::Host { host: id, what } = &event else {
             return self.show(event);
@@ -595,6 +692,9 @@ impl App {
         for host in &self.hosts {
             host.drain();
         }
+        if let Some(server) = &self.server {
+            server.stop();
+        }
         self.stage = Stage::Draining(now);
     }
 
@@ -614,11 +714,12 @@ impl App {
         let summary = Summary {
             files: self.hosts.iter().map(|host| host.files).sum(),
             bytes: self.hosts.iter().map(|host| host.bytes).sum(),
+            fetched: self.server.is_some().then_some(self.fetched),
             unprocessed,
             undelivered,
         };
         // With no host that could be used, why has been said, and there is nothing to sum up.
-        let any = self.hosts.iter().any(|host| !host.unusable);
+        let any = self.server.is_some() || self.hosts.iter().any(|host| !host.unusable);
         self.reporter.finish(any.then_some(summary), stops).unwrap_or(exit)
     }
 

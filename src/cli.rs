@@ -1,6 +1,7 @@
 //! The command line. Every long option is also a key of the `.autoftp` file.
 
 use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -30,6 +31,7 @@ Examples:
   autoftp esp32.local --once                  send what is not there yet, and end
   autoftp ftps://me@example.com -p '*'        encrypted (FTPS)
   autoftp --check esp32.local                 tell what the server can do, and what to mend
+  autoftp --serve 0.0.0.0:9090                boards fetch over HTTP what is saved
 
 Settings can stand in a file named .autoftp in the directory, a 'key: value' a line, where the
 keys are 'host' and the long options' names.
@@ -215,6 +217,20 @@ pub struct Cli {
     #[arg(long, value_name = "FILE", help_heading = "Encryption")]
     pub client_key: Option<PathBuf>,
 
+    /// Publish the files for boards that fetch them over HTTP, with or without a HOST [default
+    /// ADDR: 127.0.0.1:9090]
+    ///
+    /// In the API of OTA-promoter. ADDR is IP:PORT, IP or PORT; without an IP, only this computer
+    /// can fetch: 0.0.0.0 lets everybody in who can reach it. Without -p, all files are published
+    /// that are not ignored. What .promoterignore names is left out.
+    #[arg(long, value_name = "ADDR", value_parser = serve_address, num_args = 0..=1,
+          default_missing_value = SERVE_DEFAULT, help_heading = "Boards that fetch")]
+    pub serve: Option<SocketAddr>,
+
+    /// Answer only those who know TOKEN: as http://ADDR/TOKEN/files or 'Authorization: Bearer TOKEN'
+    #[arg(long, value_name = "TOKEN", value_parser = token, help_heading = "Boards that fetch")]
+    pub serve_token: Option<String>,
+
     /// Try out what HOST can do, tell what to mend, and end
     ///
     /// Uploads, renames and removes files of its own there, named autoftp-check-*.
@@ -270,7 +286,7 @@ pub enum When {
 impl Cli {
     /// Reads the command line; prints help and usage errors itself, and ends the program then.
     pub fn from_args() -> Self {
-        Self::parse_from(std::env::args_os().map(expand))
+        Self::parse_from(arguments(std::env::args_os()))
     }
 
     /// These options laid over `base`: lists extend it, the rest replaces it.
@@ -313,6 +329,8 @@ impl Cli {
             insecure: self.insecure || base.insecure && self.cacert.is_none(),
             client_cert: self.client_cert.or(base.client_cert),
             client_key: self.client_key.or(base.client_key),
+            serve: self.serve.or(base.serve),
+            serve_token: self.serve_token.or(base.serve_token),
             check: self.check || base.check,
             process_timeout: self.process_timeout.or(base.process_timeout),
             poll: self.poll.or(base.poll),
@@ -337,6 +355,26 @@ const ORIGINAL: [&str; 9] = [
     "debug",
     "help",
 ];
+
+/// The arguments as clap is to see them.
+fn arguments(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut args = args.peekable();
+    let mut all = Vec::new();
+    while let Some(arg) = args.next() {
+        // A HOST that follows is none of its business.
+        let is_address =
+            |next: &OsString| next.to_str().is_some_and(|text| serve_address(text).is_ok());
+        if arg == "--serve" && !args.peek().is_some_and(is_address) {
+            all.push(format!("--serve={SERVE_DEFAULT}").into());
+        } else if arg == "--" {
+            all.push(arg);
+            all.extend(args.by_ref());
+        } else {
+            all.push(expand(arg));
+        }
+    }
+    all
+}
 
 /// Completes an abbreviation of an [`ORIGINAL`] option, so that no newer option can make it
 /// ambiguous.
@@ -376,6 +414,41 @@ fn sessions(text: &str) -> Result<usize, String> {
     }
 }
 
+/// What `--serve` means by itself.
+const SERVE_DEFAULT: &str = "127.0.0.1:9090";
+
+/// The port of OTA-promoter.
+const SERVE_PORT: u16 = 9090;
+
+fn serve_address(text: &str) -> Result<SocketAddr, String> {
+    const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let port = text.strip_prefix("localhost").unwrap_or(text);
+    let text = if port.is_empty() || port.starts_with(':') { port } else { text };
+    let bare = text.trim_start_matches('[').trim_end_matches(']');
+    if text.is_empty() {
+        Ok(SocketAddr::new(HERE, SERVE_PORT))
+    } else if let Ok(port) = text.strip_prefix(':').unwrap_or(text).parse() {
+        Ok(SocketAddr::new(HERE, port))
+    } else if let Ok(ip) = bare.parse() {
+        Ok(SocketAddr::new(ip, SERVE_PORT))
+    } else {
+        text.parse().map_err(|_| {
+            "give IP:PORT, IP or PORT of this computer, such as 0.0.0.0:9090".to_owned()
+        })
+    }
+}
+
+fn token(text: &str) -> Result<String, String> {
+    let is_fit = |c: char| c.is_ascii_alphanumeric() || "-._~".contains(c);
+    if text.is_empty() || matches!(text, "." | ".." | "file" | "files") || !text.chars().all(is_fit)
+    {
+        return Err(
+            "it is part of an address: give letters, digits, '-', '_', '.' and '~'".to_owned()
+        );
+    }
+    Ok(text.to_owned())
+}
+
 /// A time in seconds, with a fraction if need be.
 fn seconds(text: &str) -> Result<Duration, String> {
     const DAY: f64 = 86_400.0;
@@ -392,7 +465,7 @@ mod tests {
 
     fn parse(args: &[&str]) -> Cli {
         let args = std::iter::once("autoftp").chain(args.iter().copied());
-        Cli::try_parse_from(args.map(|arg| expand(arg.into()))).expect("good arguments")
+        Cli::try_parse_from(arguments(args.map(Into::into))).expect("good arguments")
     }
 
     #[test]
@@ -441,5 +514,35 @@ mod tests {
         assert_eq!(cli.process_timeout, Some(Duration::from_secs(3)));
         assert_eq!(cli.poll, Some(Duration::from_secs(2)));
         assert_eq!(cli.hosts, ["h"]);
+    }
+
+    #[test]
+    fn where_to_serve() {
+        let table = [
+            ("9090", "127.0.0.1:9090"),
+            (":8080", "127.0.0.1:8080"),
+            ("localhost", "127.0.0.1:9090"),
+            ("localhost:1", "127.0.0.1:1"),
+            ("0.0.0.0", "0.0.0.0:9090"),
+            ("192.168.1.2:0", "192.168.1.2:0"),
+            ("::", "[::]:9090"),
+            ("[::1]", "[::1]:9090"),
+            ("[::1]:80", "[::1]:80"),
+        ];
+        for (text, address) in table {
+            assert_eq!(parse(&["--serve", text]).serve, address.parse().ok(), "{text}");
+        }
+        let cli = parse(&["--serve", "esp32.local", "-q"]);
+        assert_eq!(
+            (cli.serve, cli.hosts),
+            ("127.0.0.1:9090".parse().ok(), vec!["esp32.local".into()])
+        );
+        assert_eq!(parse(&["--", "--serve", "80"]).hosts, ["--serve", "80"]);
+        for bad in ["esp32.local:80", "1.2.3", "99999", "localhost.evil", "localhost1"] {
+            serve_address(bad).expect_err(bad);
+        }
+        for bad in ["", "a/b", "a b", "..", "files", "ü"] {
+            token(bad).expect_err(bad);
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! 2. the file `.autoftp` in the watched directory,
 //! 3. the command line.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use clap::{ArgAction, CommandFactory, Parser};
 use crate::cli::{Cli, When};
 use crate::credentials::{self, Login, Means};
 use crate::encoding::Encoding;
-use crate::filter::{Filter, Rules};
+use crate::filter::{Filter, Rules, Serve};
 use crate::host::Host;
 use crate::ledger;
 use crate::path::RelPath;
@@ -32,7 +33,7 @@ pub struct Config {
     pub root: PathBuf,
     /// Where to keep what is known of hosts across runs.
     pub state_dir: Option<PathBuf>,
-    /// Where to send; at least one.
+    /// Where to send; at least one, unless boards fetch.
     pub hosts: Vec<Host>,
     /// Who to log in as on each of them.
     pub logins: Vec<Login>,
@@ -72,6 +73,8 @@ pub struct Config {
     pub parallel: usize,
     /// How names are written on the wire.
     pub encoding: Encoding,
+    /// Where boards fetch.
+    pub serve: Option<Serving>,
     /// Whether servers are only tried out.
     pub check: bool,
     /// How long a script may run.
@@ -80,6 +83,15 @@ pub struct Config {
     pub poll: Option<Duration>,
     /// What to show.
     pub screen: Screen,
+}
+
+/// Where boards fetch, and which.
+#[derive(Clone, Debug)]
+pub struct Serving {
+    /// Where to listen.
+    pub address: SocketAddr,
+    /// What those who fetch have to know.
+    pub token: Option<String>,
 }
 
 /// What to show, and how.
@@ -112,10 +124,11 @@ impl Config {
         let given = cli.over(read_file(&root.join(FILE))?);
 
         ensure!(
-            !given.hosts.is_empty(),
+            !given.hosts.is_empty() || (given.serve.is_some() && !given.check),
             "HOST is missing: say where to send, as in 'autoftp esp32.local', or put a line \
-             'host: esp32.local' into {FILE}"
+             'host: esp32.local' into {FILE}; for boards that fetch, use --serve"
         );
+        let serve = serving(&given)?;
         let hosts = (given.hosts.iter())
             .map(|text| Host::parse(text, given.port))
             .map(|host| host.map(|host| Host { secure: host.secure || given.tls, ..host }))
@@ -165,7 +178,13 @@ impl Config {
         rules.own = (state_dir.iter().chain(&means.password_file).chain(key).chain(&netrc))
             .filter_map(|path| RelPath::new(real(path)?.strip_prefix(&root).ok()?).ok())
             .collect();
-        if rules.include.is_empty() {
+        rules.serve = match (&serve, rules.include.is_empty()) {
+            (None, _) => Serve::Nothing,
+            (Some(_), true) => Serve::Everything,
+            (Some(_), false) => Serve::Included,
+        };
+        // Where nothing is sent, this would be said and not be so.
+        if rules.include.is_empty() && !hosts.is_empty() {
             rules.include.push("*.py".to_owned());
         }
         Ok(Self {
@@ -191,6 +210,7 @@ impl Config {
             transfer: given.transfer,
             parallel: given.parallel.unwrap_or(1),
             encoding: given.encoding.unwrap_or_default(),
+            serve,
             check: given.check,
             process_timeout,
             poll: given.poll,
@@ -202,6 +222,20 @@ impl Config {
             },
         })
     }
+}
+
+/// Where boards fetch, if they do.
+fn serving(given: &Cli) -> Result<Option<Serving>> {
+    let Some(address) = given.serve else {
+        ensure!(given.serve_token.is_none(), "--serve-token is of use only with --serve: add it");
+        return Ok(None);
+    };
+    ensure!(
+        cfg!(feature = "serve"),
+        "--serve was left out of this autoftp when it was built: build it with --features serve"
+    );
+    ensure!(!given.once, "--once ends when all is sent, and --serve does not: leave one out");
+    Ok(Some(Serving { address, token: given.serve_token.clone() }))
 }
 
 /// The directory without symbolic links, also if it is yet to be made.
@@ -226,6 +260,7 @@ fn rules(given: &Cli) -> Result<(Rules, Vec<Vec<String>>)> {
         up_delete: items(&given.up_delete),
         remote_match: items(&given.remote_match),
         default_ignores: !given.no_default_ignores,
+        serve: Serve::Nothing,
         own: Vec::new(),
     };
     Ok((rules, scripts))
@@ -436,7 +471,7 @@ fn argument(setting: &Setting) -> Result<Option<String>> {
         };
     }
     match value {
-        Some("") | None if key == "poll" => Ok(Some("--poll".to_owned())),
+        Some("") | None if matches!(key, "poll" | "serve") => Ok(Some(format!("--{key}"))),
         Some("") => Ok(None),
         Some(value) => Ok(Some(format!("--{key}={value}"))),
         None => bail!("{key} has no value: give it as '{key}: VALUE'"),

@@ -3,6 +3,7 @@
 //! Texts in here are raw, as servers, scripts and file systems gave them: [`crate::report`] makes
 //! them safe to print.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::filter::Why;
@@ -72,6 +73,48 @@ pub enum Event {
         /// What.
         what: ScriptEvent,
     },
+    /// From now on boards can fetch.
+    Serving {
+        /// Where from: what to put on the board.
+        urls: Vec<String>,
+        /// Only this computer can.
+        is_local: bool,
+        /// Everybody can who gets there.
+        is_open: bool,
+        /// How many files.
+        files: usize,
+    },
+    /// There is a new version for boards to fetch.
+    Published {
+        /// What has changed and goes to no host, with the size in bytes.
+        put: Vec<(RelPath, u64)>,
+        /// What is not published any more, and went to no host.
+        gone: Vec<RelPath>,
+        /// The new version.
+        version: String,
+        /// How many files there are now.
+        files: usize,
+    },
+    /// A file was fetched.
+    Fetched {
+        /// The file.
+        path: RelPath,
+        /// Its size in bytes.
+        bytes: u64,
+        /// Who fetched it,
+        first: IpAddr,
+        /// and how many times it was fetched since this was told last.
+        times: u64,
+    },
+    /// Somebody asked for something.
+    Asked {
+        /// Who.
+        from: IpAddr,
+        /// What for, and the status it was answered with.
+        request: String,
+    },
+    /// Nothing can be fetched any more.
+    ServingEnded,
     /// The local file was deleted after its upload.
     Deleted(RelPath),
     /// The local file would be deleted if this were no dry run.

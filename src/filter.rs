@@ -13,6 +13,9 @@ use crate::path::RelPath;
 /// Names that are never sent: the settings of this program and credentials.
 const OWN: &[&str] = &[".autoftp", ".netrc", "_netrc"];
 
+/// The file that says what boards cannot fetch: it matters also where it is not included.
+pub const SERVE_IGNORE: &str = ".promoterignore";
+
 /// What editors, version control and desktops leave in a project. Turned off by
 /// `--no-default-ignores`.
 const JUNK: &[&str] = &[
@@ -42,8 +45,10 @@ const JUNK: &[&str] = &[
 /// What is to happen to a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Send it.
+    /// Send it, and publish it for boards that fetch.
     Upload,
+    /// Publish it only.
+    Publish,
     /// Run the script of this rule (an index into [`Rules::process`]) on it.
     Process(usize),
     /// Nothing.
@@ -78,8 +83,22 @@ pub struct Rules {
     pub remote_match: Vec<String>,
     /// Whether [`JUNK`] is ignored.
     pub default_ignores: bool,
+    /// Who else is served than hosts.
+    pub serve: Serve,
     /// What is within the watched directory of this program's own files, and of secrets.
     pub own: Vec<RelPath>,
+}
+
+/// What boards can fetch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Serve {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// What is included.
+    Included,
+    /// Everything that is not ignored.
+    Everything,
 }
 
 /// [`Rules`] made ready to match.
@@ -91,6 +110,7 @@ pub struct Filter {
     up_delete: RegexSet,
     remote_match: Option<RegexSet>,
     junk: RegexSet,
+    serve: Serve,
     own: Vec<RelPath>,
 }
 
@@ -119,6 +139,7 @@ impl Filter {
                 patterns => Some(compile("remote-match", patterns)?),
             },
             junk: compile("default ignores", &junk)?,
+            serve: rules.serve,
             own: rules.own.clone(),
         })
     }
@@ -140,7 +161,16 @@ impl Filter {
         if self.include.is_match(path.as_str()) {
             return Verdict::Upload;
         }
+        let says_what = self.serve == Serve::Included && path.as_str() == SERVE_IGNORE;
+        if self.serve == Serve::Everything || says_what {
+            return Verdict::Publish;
+        }
         Verdict::Ignored(Why::NotIncluded)
+    }
+
+    /// Whether boards can fetch a file that is not ignored.
+    pub fn publishes(&self, path: &RelPath) -> bool {
+        self.serve == Serve::Everything || self.include.is_match(path.as_str())
     }
 
     /// Whether this file or directory is ignored by its own path; everything beneath an ignored

@@ -2,8 +2,11 @@
 //!
 //! A save becomes a change ([`watch`]), a change gets a verdict ([`filter`]) and settles
 //! ([`queue`]), is processed ([`process`]) or delivered to each host ([`deliver`], [`remote`]), where
-//! a [`ledger`] knows what that has already, and what became of it is an [`event`] that is shown
-//! ([`report`]). Data flows one way through these rooms; [`app`] joins them.
+//! a [`ledger`] knows what that has already, or is published for boards that fetch ([`serve`]), and
+//! what became of it is an [`event`] that is shown ([`report`]). Data flows one way through these rooms; [`app`] joins them.
+
+// What only the server does is not done then.
+#![cfg_attr(not(feature = "serve"), allow(dead_code, missing_docs))]
 
 mod app;
 mod backoff;
@@ -24,6 +27,8 @@ mod process;
 mod queue;
 mod remote;
 mod report;
+#[cfg_attr(not(feature = "serve"), path = "serve/absent.rs")]
+mod serve;
 mod shutdown;
 mod source;
 mod terminal;

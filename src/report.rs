@@ -22,7 +22,7 @@ use crate::cli::When;
 use crate::config::{Config, Screen};
 use crate::event::{Answer, Event, HostEvent, HostId, IDLE_END, Outcome, ScriptEvent};
 use crate::exit::Exit;
-use crate::filter::Why;
+use crate::filter::{Serve, Why};
 use crate::path::RelPath;
 use crate::remote::ftp::Trace;
 use crate::shutdown::Stop;
@@ -40,6 +40,8 @@ pub struct Summary {
     pub unprocessed: Vec<RelPath>,
     /// For each host, the files that it does not have.
     pub undelivered: Vec<Vec<RelPath>>,
+    /// How often boards fetched a file, and how many bytes, if they could.
+    pub fetched: Option<(u64, u64)>,
 }
 
 enum Message {
@@ -258,7 +260,11 @@ impl Printer {
 
     fn settings(&mut self, config: &Config) {
         let rules = &config.rules;
-        self.setting("upload", &rules.include.join(", "));
+        let includes = rules.include.join(", ");
+        self.setting(if config.hosts.is_empty() { "publish" } else { "upload" }, &includes);
+        if rules.serve == Serve::Everything {
+            self.state("publish", "all that is not ignored");
+        }
         self.setting("ignore", &rules.exclude.join(", "));
         for (pattern, script) in rules.process.iter().zip(&config.scripts) {
             self.setting("process", &format!("{pattern}: {}", script.join(" ")));
@@ -293,6 +299,22 @@ impl Printer {
             Event::Ignored { path, why } => self.detail(&path, ignored(why)),
             Event::Host { host, what } => self.host(host, what),
             Event::Script { path, script, what } => self.script(&path, &script, what),
+            Event::Serving { urls, is_local, is_open, files } => {
+                self.serving(&urls, is_local, is_open, files);
+            }
+            Event::Published { put, gone, version, files } => {
+                self.published(&put, &gone, &version, files);
+            }
+            Event::Fetched { path, bytes, first, times } => {
+                let by = if times == 1 { first.to_string() } else { format!("{times} times") };
+                let facts = format!("{:>9}  fetched  {by}", size(bytes));
+                self.file_line("<<", &path, &facts, Color::Cyan);
+            }
+            Event::Asked { from, request } => {
+                let text = shown(&format!("< {from} {request}"));
+                self.print(&self.out.paint(&text, Color::BrightBlack));
+            }
+            Event::ServingEnded => {}
             Event::Deleted(path) => self.file(&path, "deleted here", None),
             Event::WouldDelete(path) => self.file(&path, "would delete here", None),
             Event::NotDeleted { path, cause } => {
@@ -306,6 +328,40 @@ impl Printer {
             poll.map_or_else(String::new, |every| format!(", looking every {}", seconds(every)));
         let (files, dirs) = (count(files, "matching file"), count(dirs, "folder"));
         self.state("watching", &format!("{} ({files} in {dirs}{how})", self.root));
+    }
+
+    fn serving(&mut self, urls: &[String], is_local: bool, is_open: bool, files: usize) {
+        let whom = match (is_local, is_open) {
+            (true, _) => "this computer only; --serve 0.0.0.0 lets boards in",
+            (false, true) => "whoever can reach this computer; --serve-token narrows it",
+            (false, false) => "whoever can reach this computer and knows the token",
+        };
+        for url in urls {
+            self.state("serving", url);
+        }
+        self.state("", &format!("{} for {whom}", count(files, "file")));
+    }
+
+    fn published(&mut self, put: &[(RelPath, u64)], gone: &[RelPath], version: &str, files: usize) {
+        /// More of them at once are a checkout.
+        const MOST: usize = 10;
+        if put.len() + gone.len() > MOST {
+            let (put, gone) = (count(put.len(), "file"), gone.len());
+            let gone = if gone > 0 { format!(", {gone} no more") } else { String::new() };
+            self.state("published", &format!("{put}{gone}"));
+        } else {
+            for (path, bytes) in put {
+                self.file(path, &format!("{:>9}  published", size(*bytes)), None);
+            }
+            for path in gone {
+                self.file(path, &format!("{:>9}  published no more", ""), None);
+            }
+        }
+        if self.screen.verbose {
+            let time = Local::now().format("%H:%M:%S");
+            let text = format!("{time} version {version} ({})", count(files, "file"));
+            self.line("--", &text, Color::BrightBlack);
+        }
     }
 
     fn host(&mut self, id: HostId, what: HostEvent) {
@@ -545,7 +601,15 @@ impl Printer {
             bar.finish_and_clear();
         }
         let files = usize::try_from(summary.files).unwrap_or(usize::MAX);
-        self.state("done", &format!("{} sent ({})", count(files, "file"), size(summary.bytes)));
+        let mut done = Vec::new();
+        if !self.hosts.is_empty() {
+            done.push(format!("{} sent ({})", count(files, "file"), size(summary.bytes)));
+        }
+        if let Some((times, bytes)) = summary.fetched {
+            let times = usize::try_from(times).unwrap_or(usize::MAX);
+            done.push(format!("{} fetched ({})", count(times, "file"), size(bytes)));
+        }
+        self.state("done", &done.join(", "));
         if !summary.unprocessed.is_empty() {
             self.problem(&format!("not processed: {}", names(&summary.unprocessed)));
         }
@@ -577,14 +641,18 @@ impl Printer {
     }
 
     fn file(&mut self, path: &RelPath, facts: &str, host: Option<HostId>) {
-        let time = Local::now().format("%H:%M:%S");
         let host = match host {
             Some(id) if self.hosts.len() > 1 => format!("  {}", self.hosts[id]),
             _ => String::new(),
         };
-        let (path, facts) = (shown(path.as_str()), shown(facts));
         let colour = if self.dry_run { Color::Blue } else { Color::Green };
-        self.line(">>", &format!("{time} {path:<24} {facts}{host}"), colour);
+        self.file_line(">>", path, &format!("{facts}{host}"), colour);
+    }
+
+    fn file_line(&mut self, mark: &str, path: &RelPath, facts: &str, colour: Color) {
+        let time = Local::now().format("%H:%M:%S");
+        let (path, facts) = (shown(path.as_str()), shown(facts));
+        self.line(mark, &format!("{time} {path:<24} {facts}"), colour);
     }
 
     fn detail(&mut self, path: &RelPath, why: &str) {

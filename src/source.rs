@@ -134,6 +134,23 @@ impl Source {
         Ok(())
     }
 
+    /// Reads on from the start of this range, in bytes, and no further than its end.
+    ///
+    /// # Errors
+    /// As the system says.
+    #[cfg(feature = "serve")]
+    pub fn restrict(&mut self, range: std::ops::Range<u64>) -> io::Result<()> {
+        self.file.seek(io::SeekFrom::Start(range.start))?;
+        self.left = range.end.saturating_sub(range.start);
+        Ok(())
+    }
+
+    /// Whether the open file is in the state that it was in when it was opened, or last rewound.
+    #[cfg(feature = "serve")]
+    pub fn is_unchanged(&self) -> bool {
+        self.file.metadata().is_ok_and(|metadata| Stamp::of(&metadata) == self.stamp)
+    }
+
     /// The hash of what has been read since the start: 64 bits against accident, not malice.
     pub fn hash(&self) -> u64 {
         self.hash.digest()

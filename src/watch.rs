@@ -483,7 +483,7 @@ impl Tree {
         }
         let rel = match self.relative(path) {
             Ok(rel) => rel,
-            Err(_) if scan == Scan::Baseline && !self.config.sync => return Ok(()),
+            Err(_) if scan == Scan::Baseline && !self.is_all_wanted() => return Ok(()),
             Err(bad) => return self.unsendable(path, bad),
         };
         if matches!(self.config.filter.verdict(&rel), Verdict::Ignored(_)) {
@@ -647,6 +647,11 @@ impl Tree {
              with -x, or raise it with 'sudo sysctl fs.inotify.max_user_watches=1048576' and start again"
         ));
         End::Poll
+    }
+
+    /// Whether what is there at the start matters, not only what changes.
+    fn is_all_wanted(&self) -> bool {
+        self.config.sync || self.config.serve.is_some()
     }
 
     fn announce(&self, poll: Option<Duration>, is_first: bool) {

@@ -1,0 +1,247 @@
+//! Who is connected, and for how long. Whoever comes is let in; when there are too many, whoever has
+//! done nothing for the longest time has to go.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::TcpListener;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use anyhow::Result;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
+use tokio::time::{Sleep, sleep};
+
+use super::http::{self, Shop};
+
+/// How long a client may take for the head of a request, also for the first after it connected.
+const HEAD: Duration = Duration::from_secs(10);
+
+/// How long it may take no byte of an answer.
+const STALL: Duration = Duration::from_secs(30);
+
+/// The head of a request has no more bytes than this.
+const LONGEST_HEAD: usize = 16 * 1024;
+
+/// So many connections at once, where the system allows for as many again.
+const MOST: usize = 1024;
+
+/// The pause when the system gives us no connection.
+const BREATH: Duration = Duration::from_millis(100);
+
+/// What a connection is doing. Whoever comes first in this order is the first to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Doing {
+    /// It has asked for nothing, or for nothing more.
+    Nothing,
+    /// It waits for a new version.
+    Waiting,
+    /// It is being answered.
+    Fetching,
+}
+
+/// The connections that there are.
+#[derive(Default)]
+struct Crowd {
+    /// In the order in which they have to go: by what they do, and since when.
+    all: BTreeMap<(Doing, u64), AbortHandle>,
+    turn: u64,
+}
+
+/// One connection's place among the others. Leaving it gives it up.
+pub struct Place {
+    crowd: Arc<Mutex<Crowd>>,
+    at: Mutex<(Doing, u64)>,
+}
+
+impl Place {
+    /// It does something else now.
+    pub fn now(&self, doing: Doing) {
+        let mut crowd = lock(&self.crowd);
+        let mut at = lock(&self.at);
+        if let Some(handle) = crowd.all.remove(&at) {
+            crowd.turn += 1;
+            *at = (doing, crowd.turn);
+            crowd.all.insert(*at, handle);
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        lock(&self.crowd).all.remove(&lock(&self.at));
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Answers who connects, from when there is something to publish until it is stopped.
+///
+/// # Errors
+/// When the system does not let us.
+pub async fn accept(listener: TcpListener, shop: Arc<Shop>) -> Result<()> {
+    listener.set_nonblocking(true)?;
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let mut stopped = shop.stopped();
+    // Until then they wait in the system's queue: an empty list would empty the boards.
+    tokio::select! {
+        () = shop.opens() => {}
+        _ = stopped.wait_for(|stopped| *stopped) => return Ok(()),
+    }
+    tokio::spawn(http::tell_fetched(Arc::clone(&shop)));
+    let crowd = Arc::new(Mutex::new(Crowd::default()));
+    let most = most();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stopped.wait_for(|stopped| *stopped) => break,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let mut all = lock(&crowd);
+                while all.all.len() >= most
+                    && let Some((_, handle)) = all.all.pop_first()
+                {
+                    handle.abort();
+                }
+                all.turn += 1;
+                let at = (Doing::Nothing, all.turn);
+                let place = Arc::new(Place { crowd: Arc::clone(&crowd), at: Mutex::new(at) });
+                let task = tokio::spawn(attend(Line::new(stream), place, Arc::clone(&shop)));
+                all.all.insert(at, task.abort_handle());
+            }
+            // Too many open files, or a client that has gone again.
+            Err(_) => sleep(BREATH).await,
+        }
+    }
+    drop(listener);
+    // Whoever is being answered is answered to the end.
+    while !lock(&crowd).all.is_empty() {
+        sleep(BREATH).await;
+    }
+    shop.tell_fetched();
+    Ok(())
+}
+
+/// Leaves half of the files that may be open to the rest of the program.
+fn most() -> usize {
+    #[cfg(unix)]
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    #[cfg(not(unix))]
+    let limit = None::<u64>;
+    limit.and_then(|limit| usize::try_from(limit / 2).ok()).map_or(MOST, |half| half.min(MOST))
+}
+
+async fn attend(line: Line, place: Arc<Place>, shop: Arc<Shop>) {
+    let Ok(peer) = line.stream.peer_addr() else { return };
+    let answer = service_fn(|request| {
+        http::answer(request, peer.ip().to_canonical(), Arc::clone(&place), Arc::clone(&shop))
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_buf_size(LONGEST_HEAD)
+        // Small clients know headers in this spelling only.
+        .title_case_headers(true)
+        .serve_connection(TokioIo::new(line), answer);
+    let mut connection = pin!(connection);
+    let mut stopped = shop.stopped();
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        _ = stopped.wait_for(|stopped| *stopped) => connection.as_mut().graceful_shutdown(),
+    }
+    // What is wrong with a client is no business of ours.
+    let _ = connection.await;
+}
+
+/// A connection with a client. It ends with a reset unless all that was to be said has been said:
+/// clients that read to the end would take the half of a file for the whole (HTTP/1.0).
+struct Line {
+    stream: TcpStream,
+    /// When it will have taken nothing for too long.
+    stalled: Option<Pin<Box<Sleep>>>,
+    is_finished: bool,
+}
+
+impl Line {
+    fn new(stream: TcpStream) -> Self {
+        // An answer is written at once, as a whole or in large pieces.
+        let _ = stream.set_nodelay(true);
+        Self { stream, stalled: None, is_finished: false }
+    }
+
+    /// Gives up a client that takes nothing.
+    fn watch<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        wrote: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if wrote.is_ready() {
+            self.stalled = None;
+            return wrote;
+        }
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(STALL)));
+        ready!(stalled.as_mut().poll(context));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        if !self.is_finished {
+            let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        }
+    }
+}
+
+impl AsyncRead for Line {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Line {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let wrote = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.watch(context, wrote)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let wrote = Pin::new(&mut self.stream).poll_write_vectored(context, pieces);
+        self.watch(context, wrote)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.is_finished = true;
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,237 @@
+//! Files as they were listed, and never otherwise.
+
+use std::collections::VecDeque;
+use std::io::{self, Read};
+use std::ops::Range;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::SystemTime;
+
+use hyper::body::{Body, Bytes, Frame, SizeHint};
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use crate::path::RelPath;
+use crate::source::{OpenError, Source};
+
+use super::catalog::{Checksum, Hasher, Item};
+
+/// What is no longer than this is read as a whole, in bytes.
+const SHORT: u64 = 1024 * 1024;
+
+/// The rest is read in pieces of this size.
+const PIECE: usize = 64 * 1024;
+
+/// So many bytes are kept of what was asked for last, of so many files.
+const KEPT: (usize, usize) = (16 * 1024 * 1024, 256);
+
+/// Why a file is not published.
+#[derive(Debug)]
+pub enum Unread {
+    /// It is a symbolic link.
+    Link,
+    /// It cannot be opened or read.
+    Closed(OpenError),
+}
+
+/// Reads a file for its checksum.
+///
+/// # Errors
+/// See [`Unread`].
+pub fn read(root: &Path, path: &RelPath) -> Result<Item, Unread> {
+    let mut source = open(root, path)?;
+    let (checksum, len) =
+        sum(&mut source, path).map_err(|error| Unread::Closed(OpenError::Io(error)))?;
+    Ok(Item { path: path.clone(), checksum, len })
+}
+
+fn open(root: &Path, path: &RelPath) -> Result<Source, Unread> {
+    match Source::open(root, path) {
+        Ok(source) if source.target().is_some() => Err(Unread::Link),
+        Ok(source) => Ok(source),
+        Err(error) => Err(Unread::Closed(error)),
+    }
+}
+
+fn sum(source: &mut Source, path: &RelPath) -> io::Result<(Checksum, u64)> {
+    let mut hasher = Hasher::new();
+    let mut buffer = vec![0; PIECE];
+    let mut len = 0;
+    loop {
+        match source.read(&mut buffer) {
+            Ok(0) => return Ok((hasher.finish(path), len)),
+            Ok(read) => {
+                hasher.update(&buffer[..read]);
+                len += read as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// A file that is as it was listed.
+pub enum Content {
+    /// All of it.
+    Short(Bytes),
+    /// Open, and watched for changes while it is read.
+    Long(Box<Source>),
+}
+
+/// What was asked for last.
+#[derive(Default)]
+pub struct Shelf(Mutex<VecDeque<(Checksum, Bytes)>>);
+
+impl Shelf {
+    /// Opens a file; `None` if it is not what was listed any more. Reads all of it unless it is on
+    /// the shelf.
+    pub fn content(&self, root: &Path, item: &Item) -> Option<Content> {
+        if let Some(bytes) = self.find(item.checksum) {
+            return Some(Content::Short(bytes));
+        }
+        let mut source = open(root, &item.path).ok()?;
+        let stamp = source.stamp();
+        if stamp.len != item.len {
+            return None;
+        }
+        if item.len <= SHORT {
+            let mut bytes = Vec::with_capacity(usize::try_from(item.len).ok()?);
+            source.read_to_end(&mut bytes).ok()?;
+            let mut hasher = Hasher::new();
+            hasher.update(&bytes);
+            if hasher.finish(&item.path) != item.checksum {
+                return None;
+            }
+            let bytes = Bytes::from(bytes);
+            self.keep(item.checksum, bytes.clone());
+            return Some(Content::Short(bytes));
+        }
+        // From here on, every change of it shows in its time stamp.
+        if stamp.is_fresh(SystemTime::now()) {
+            return None;
+        }
+        let (checksum, _) = sum(&mut source, &item.path).ok()?;
+        (checksum == item.checksum && source.is_unchanged())
+            .then(|| Content::Long(Box::new(source)))
+    }
+
+    /// What is on the shelf of a file with this checksum.
+    pub fn find(&self, checksum: Checksum) -> Option<Bytes> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = kept.iter().rposition(|(other, _)| *other == checksum)?;
+        let found = kept.remove(place)?;
+        let bytes = found.1.clone();
+        kept.push_back(found);
+        Some(bytes)
+    }
+
+    fn keep(&self, checksum: Checksum, bytes: Bytes) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.push_back((checksum, bytes));
+        let mut size: usize = kept.iter().map(|(_, bytes)| bytes.len()).sum();
+        while size > KEPT.0 || kept.len() > KEPT.1 {
+            let Some((_, bytes)) = kept.pop_front() else { return };
+            size -= bytes.len();
+        }
+    }
+}
+
+/// A range of a file, as the body of an answer. When the file turns out to have changed, the body
+/// ends with an error before a byte of the new content is sent.
+pub enum Pieces {
+    /// It is in memory.
+    Short(Option<Bytes>),
+    /// It is read on.
+    Long {
+        /// The file, unless it is being read from.
+        source: Option<Box<Source>>,
+        /// The next piece of it.
+        next: Option<JoinHandle<io::Result<Piece>>>,
+        /// How many bytes are yet to come.
+        left: u64,
+    },
+}
+
+impl Pieces {
+    /// Of what has been made up for the answer.
+    pub fn of(text: impl Into<Bytes>) -> Self {
+        Self::Short(Some(text.into()))
+    }
+
+    /// Of a file, these bytes.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn cut(content: Content, range: Range<u64>) -> io::Result<Self> {
+        match content {
+            Content::Short(bytes) => {
+                let place = |at| usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len());
+                Ok(Self::of(bytes.slice(place(range.start)..place(range.end))))
+            }
+            Content::Long(mut source) => {
+                let left = range.end - range.start;
+                source.restrict(range)?;
+                Ok(Self::Long { source: Some(source), next: None, left })
+            }
+        }
+    }
+}
+
+/// The next bytes of a file, and the rest of it.
+type Piece = (Box<Source>, Bytes);
+
+fn read_piece(mut source: Box<Source>) -> io::Result<Piece> {
+    let mut piece = vec![0; PIECE];
+    let read = source.read(&mut piece)?;
+    piece.truncate(read);
+    // It was what was listed until now, then, and the piece with it.
+    if read == 0 || !source.is_unchanged() {
+        return Err(io::Error::other("the file has changed"));
+    }
+    Ok((source, piece.into()))
+}
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        match &mut *self {
+            Self::Short(bytes) => {
+                let bytes = bytes.take().filter(|bytes| !bytes.is_empty());
+                Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))))
+            }
+            Self::Long { left: 0, .. } => Poll::Ready(None),
+            Self::Long { source, next, left } => {
+                if let Some(source) = source.take() {
+                    *next = Some(spawn_blocking(move || read_piece(source)));
+                }
+                let Some(reading) = next else { return Poll::Ready(None) };
+                let piece = ready!(Pin::new(reading).poll(context));
+                *next = None;
+                let (rest, piece) = piece.map_err(io::Error::other).flatten()?;
+                *source = Some(rest);
+                *left = left.saturating_sub(piece.len() as u64);
+                Poll::Ready(Some(Ok(Frame::data(piece))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Short(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
+            Self::Long { left, .. } => *left == 0,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(match self {
+            Self::Short(bytes) => bytes.as_ref().map_or(0, Bytes::len) as u64,
+            Self::Long { left, .. } => *left,
+        })
+    }
+}

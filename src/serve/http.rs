@@ -1,0 +1,487 @@
+//! What is asked for, and what is answered: the API of OTA-promoter, whose published client speaks
+//! HTTP/1.0, asks for `/file/` where the documents say `/files/`, and takes no answer but 200.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::io;
+use std::net::IpAddr;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use crossbeam_channel::Sender;
+use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use ring::digest::{SHA256, digest};
+use tokio::sync::{Notify, watch};
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+
+use crate::config::Config;
+use crate::event::Event;
+use crate::path::RelPath;
+
+use super::catalog::{Checksum, Item, Listing, quoted};
+use super::connections::{Doing, Place};
+use super::content::{Content, Pieces, Shelf};
+
+/// Nobody waits longer than this for a new version.
+const LONGEST_WAIT: Duration = Duration::from_secs(600);
+
+/// Files that are fetched within this time are told of together.
+const TOGETHER: Duration = Duration::from_millis(300);
+
+const JSON: &str = "application/json;charset=utf-8";
+
+/// An URL by checksum never means another content.
+const FOR_EVER: &str = "max-age=31536000, immutable";
+
+/// What is served, and to whom.
+pub struct Shop {
+    root: PathBuf,
+    /// SHA-256 of the token: comparing two of them tells nothing of where they differ.
+    token: Option<[u8; 32]>,
+    listing: watch::Receiver<Option<Arc<Listing>>>,
+    stopped: watch::Receiver<bool>,
+    shelf: Arc<Shelf>,
+    fetched: Mutex<BTreeMap<RelPath, Fetched>>,
+    has_fetched: Notify,
+    /// Whether each request is told of.
+    debug: bool,
+    events: Sender<Event>,
+}
+
+/// Who fetched a file lately.
+struct Fetched {
+    item: Arc<Item>,
+    first: IpAddr,
+    times: u64,
+}
+
+impl Shop {
+    /// Opens when there is a first listing.
+    pub fn new(
+        config: &Config,
+        events: Sender<Event>,
+        listing: watch::Receiver<Option<Arc<Listing>>>,
+        stopped: watch::Receiver<bool>,
+    ) -> Self {
+        let token = config.serve.as_ref().and_then(|serve| serve.token.as_deref());
+        Self {
+            root: config.root.clone(),
+            token: token.map(sha256),
+            listing,
+            stopped,
+            shelf: Arc::default(),
+            fetched: Mutex::default(),
+            has_fetched: Notify::new(),
+            debug: config.screen.debug,
+            events,
+        }
+    }
+
+    /// Turns true when it is to close.
+    pub fn stopped(&self) -> watch::Receiver<bool> {
+        self.stopped.clone()
+    }
+
+    /// Waits until there is something to publish.
+    pub async fn opens(&self) {
+        // An error says that the program is ending, as will be told.
+        let _ = self.listing.clone().wait_for(Option::is_some).await;
+    }
+
+    fn listing(&self) -> Arc<Listing> {
+        self.listing
+            .borrow()
+            .clone()
+            .unwrap_or_else(|| Arc::new(super::Catalog::default().listing()))
+    }
+
+    /// Tells what has been fetched.
+    pub fn tell_fetched(&self) {
+        let mut fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
+        for Fetched { item, first, times } in std::mem::take(&mut *fetched).into_values() {
+            let (path, bytes) = (item.path.clone(), item.len);
+            let _ = self.events.send(Event::Fetched { path, bytes, first, times });
+        }
+    }
+
+    fn was_fetched(&self, item: &Arc<Item>, by: IpAddr) {
+        let mut fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
+        fetched
+            .entry(item.path.clone())
+            .or_insert_with(|| Fetched { item: Arc::clone(item), first: by, times: 0 })
+            .times += 1;
+        self.has_fetched.notify_one();
+    }
+}
+
+/// Tells what has been fetched, a little later, so that a fleet makes no more lines than a board.
+pub async fn tell_fetched(shop: Arc<Shop>) {
+    loop {
+        shop.has_fetched.notified().await;
+        sleep(TOGETHER).await;
+        shop.tell_fetched();
+    }
+}
+
+/// Answers one request.
+pub async fn answer(
+    request: Request<Incoming>,
+    from: IpAddr,
+    place: Arc<Place>,
+    shop: Arc<Shop>,
+) -> Result<Response<Answer>, Infallible> {
+    place.now(Doing::Fetching);
+    // What may be an attempt at the token is shown to nobody.
+    let (reply, path) = match shop.admit(&request) {
+        Some(path) => (shop.route(&request, path, &place).await, path),
+        None => (Reply::stranger(), "..."),
+    };
+    let Reply { status, headers, pieces, item } = reply;
+    if shop.debug {
+        let query = request.uri().query().map_or_else(String::new, |query| format!("?{query}"));
+        let request = format!("{} {path}{query} {}", request.method(), status.as_str());
+        let _ = shop.events.send(Event::Asked { from, request });
+    }
+    let item = item.filter(|_| request.method() == Method::GET);
+    let length = HeaderValue::from(pieces.size_hint().lower());
+    let mut response = Response::new(Answer { pieces, place, item, from, shop });
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    // Also to HEAD, and of an empty file.
+    if status != StatusCode::NOT_MODIFIED {
+        response.headers_mut().insert(header::CONTENT_LENGTH, length);
+    }
+    Ok(response)
+}
+
+impl Shop {
+    /// The path that is asked for, without the token; `None` for those who do not know that.
+    fn admit<'a>(&self, request: &'a Request<Incoming>) -> Option<&'a str> {
+        let path = request.uri().path();
+        let Some(token) = &self.token else { return Some(path) };
+        let first = path.strip_prefix('/')?.split('/').next()?;
+        if sha256(first) == *token {
+            return path.get(1 + first.len()..);
+        }
+        let given = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
+        let (scheme, given) = given.split_once(' ')?;
+        let knows = scheme.eq_ignore_ascii_case("bearer") && sha256(given.trim()) == *token;
+        knows.then_some(path)
+    }
+
+    async fn route(&self, request: &Request<Incoming>, path: &str, place: &Place) -> Reply {
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let reply = Reply::error(StatusCode::METHOD_NOT_ALLOWED, "files can only be fetched");
+            return reply.with(header::ALLOW, "GET, HEAD");
+        }
+        match path.split('/').collect::<Vec<_>>()[..] {
+            ["", "files", "version"] => self.version(request, place).await,
+            ["", "files"] => {
+                let listing = self.listing();
+                Reply::json(listing.json()).tagged(listing.version, "no-cache", request)
+            }
+            ["", "files" | "file", checksum] => self.file(request, checksum).await,
+            _ => Reply::error(
+                StatusCode::NOT_FOUND,
+                "there are /files/version, /files and /files/CHECKSUM",
+            ),
+        }
+    }
+
+    /// The version, at once or, with `?wait=SECONDS`, when it is another one than `version=` or
+    /// `If-None-Match` says, or than it is now. That is no part of OTA-promoter's API.
+    async fn version(&self, request: &Request<Incoming>, place: &Place) -> Reply {
+        let mut listing = self.listing();
+        let query = |name| {
+            let pairs = request.uri().query().unwrap_or_default().split('&');
+            pairs.filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name)
+        };
+        if let Some((_, seconds)) = query("wait") {
+            let seconds = seconds.parse().ok().and_then(|s| Duration::try_from_secs_f64(s).ok());
+            let Some(wait) = seconds else {
+                return Reply::error(StatusCode::BAD_REQUEST, "wait= is to be a number of seconds");
+            };
+            let version = listing.version;
+            let is_known = match query("version") {
+                Some((_, known)) => known == version.to_string(),
+                None => {
+                    let headers = request.headers();
+                    !headers.contains_key(header::IF_NONE_MATCH) || has_tag(headers, version)
+                }
+            };
+            if is_known {
+                place.now(Doing::Waiting);
+                let mut listings = self.listing.clone();
+                let mut stopped = self.stopped();
+                let is_news = |listing: &Option<Arc<Listing>>| {
+                    listing.as_ref().is_some_and(|listing| listing.version != version)
+                };
+                tokio::select! {
+                    _ = listings.wait_for(is_news) => {}
+                    () = sleep(wait.min(LONGEST_WAIT)) => {}
+                    _ = stopped.wait_for(|stopped| *stopped) => {}
+                }
+                place.now(Doing::Fetching);
+                listing = self.listing();
+            }
+        }
+        let json = format!(r#"{{"version":"{}"}}"#, listing.version);
+        Reply::json(json.into()).tagged(listing.version, "no-cache", request)
+    }
+
+    async fn file(&self, request: &Request<Incoming>, checksum: &str) -> Reply {
+        let listing = self.listing();
+        let Some(item) = Checksum::parse(checksum).and_then(|checksum| listing.find(checksum))
+        else {
+            return Reply::error(
+                StatusCode::BAD_REQUEST,
+                "no file with this checksum is published: ask for /files again",
+            );
+        };
+        let content = match self.shelf.find(item.checksum) {
+            Some(bytes) => Some(Content::Short(bytes)),
+            None => {
+                let (shelf, root) = (Arc::clone(&self.shelf), self.root.clone());
+                let wanted = Arc::clone(item);
+                let opened = spawn_blocking(move || shelf.content(&root, &wanted)).await;
+                opened.ok().flatten()
+            }
+        };
+        let (status, range) = match wanted_range(request, item) {
+            None => (StatusCode::OK, 0..item.len),
+            Some(Some(range)) => (StatusCode::PARTIAL_CONTENT, range),
+            Some(None) => {
+                let reply = Reply::error(
+                    StatusCode::RANGE_NOT_SATISFIABLE,
+                    "the file is shorter than that",
+                );
+                return reply.with(header::CONTENT_RANGE, &format!("bytes */{}", item.len));
+            }
+        };
+        let pieces = content.and_then(|content| Pieces::cut(content, range.clone()).ok());
+        let Some(pieces) = pieces else {
+            return Reply::error(
+                StatusCode::BAD_REQUEST,
+                "this file has just changed: ask for /files again",
+            );
+        };
+        let is_whole = status == StatusCode::OK;
+        let reply = Reply { status, headers: HeaderMap::new(), pieces, item: None }
+            .with(header::CONTENT_TYPE, "application/octet-stream")
+            .with(header::CONTENT_DISPOSITION, &disposition(item.path.name()))
+            .with("x-target-path", item.path.as_str())
+            .with(header::ACCEPT_RANGES, "bytes")
+            .tagged(item.checksum, FOR_EVER, request);
+        if is_whole {
+            return Reply { item: Some(Arc::clone(item)), ..reply };
+        }
+        let Range { start, end } = range;
+        reply.with(header::CONTENT_RANGE, &format!("bytes {start}-{}/{}", end - 1, item.len))
+    }
+}
+
+/// What is answered.
+struct Reply {
+    status: StatusCode,
+    headers: HeaderMap,
+    pieces: Pieces,
+    /// The file that this is all of.
+    item: Option<Arc<Item>>,
+}
+
+impl Reply {
+    fn json(json: Bytes) -> Self {
+        let reply = Self {
+            status: StatusCode::OK,
+            headers: HeaderMap::new(),
+            pieces: Pieces::of(json),
+            item: None,
+        };
+        reply.with(header::CONTENT_TYPE, JSON)
+    }
+
+    fn error(status: StatusCode, message: &str) -> Self {
+        let json = format!(r#"{{"Message":{}}}"#, quoted(message));
+        let reply = Self::json(json.into()).with(header::CACHE_CONTROL, "no-store");
+        Self { status, ..reply }
+    }
+
+    fn stranger() -> Self {
+        let reply = Self::error(StatusCode::UNAUTHORIZED, "the token is missing or wrong");
+        reply.with(header::WWW_AUTHENTICATE, "Bearer")
+    }
+
+    fn with(mut self, name: impl header::IntoHeaderName, value: &str) -> Self {
+        // No path has a control character in it, and nothing else comes from elsewhere.
+        if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
+            self.headers.insert(name, value);
+        }
+        self
+    }
+
+    /// Of this version, which whoever has it need not be told again.
+    fn tagged(self, tag: Checksum, cache: &str, request: &Request<Incoming>) -> Self {
+        let is_known = has_tag(request.headers(), tag);
+        let mut reply =
+            self.with(header::ETAG, &format!("\"{tag}\"")).with(header::CACHE_CONTROL, cache);
+        if is_known {
+            reply.status = StatusCode::NOT_MODIFIED;
+            reply.headers.remove(header::CONTENT_TYPE);
+            (reply.pieces, reply.item) = (Pieces::of(""), None);
+        }
+        reply
+    }
+}
+
+/// Whether the client has this version (`If-None-Match`, RFC 9110, 13.1.2).
+fn has_tag(headers: &HeaderMap, tag: Checksum) -> bool {
+    let tag = format!("\"{tag}\"");
+    let given = headers.get_all(header::IF_NONE_MATCH).into_iter();
+    given.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(|given| {
+        let given = given.trim();
+        given == "*" || given.strip_prefix("W/").unwrap_or(given) == tag
+    })
+}
+
+/// The part of the file that is asked for (RFC 9110, 14); `None` for all of it, also where several
+/// parts are, and `Some(None)` for one that is not there.
+fn wanted_range(request: &Request<Incoming>, item: &Item) -> Option<Option<Range<u64>>> {
+    let headers = request.headers();
+    if request.method() != Method::GET {
+        return None;
+    }
+    let is_other =
+        |tag: &HeaderValue| tag.as_bytes() != format!("\"{}\"", item.checksum).as_bytes();
+    if headers.get(header::IF_RANGE).is_some_and(is_other) {
+        return None;
+    }
+    range(headers.get(header::RANGE)?.to_str().ok()?, item.len)
+}
+
+fn range(text: &str, len: u64) -> Option<Option<Range<u64>>> {
+    let (unit, range) = text.split_once('=')?;
+    let (first, last) = range.trim().split_once('-')?;
+    if !unit.eq_ignore_ascii_case("bytes") {
+        return None;
+    }
+    let number = |digits: &str| {
+        let is_number = !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit());
+        // One that is too large is beyond any file.
+        is_number.then(|| digits.parse().unwrap_or(u64::MAX))
+    };
+    let range = match (number(first), number(last)) {
+        (Some(first), Some(last)) if first > last => return None,
+        (Some(first), Some(last)) => first..last.saturating_add(1).min(len),
+        (Some(first), None) if last.is_empty() => first..len,
+        (None, Some(last)) if first.is_empty() => len.saturating_sub(last)..len,
+        _ => return None,
+    };
+    Some((range.start < range.end).then_some(range))
+}
+
+/// Names a file for whoever saves it (RFC 6266).
+fn disposition(name: &str) -> String {
+    const PLAIN: &AsciiSet =
+        &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'+');
+    let encoded = utf8_percent_encode(name, PLAIN).to_string();
+    if encoded == name {
+        format!("attachment; filename={name}")
+    } else {
+        let plain: String = name
+            .chars()
+            .map(|c| if c.is_ascii() && !"\"\\%".contains(c) { c } else { '_' })
+            .collect();
+        format!("attachment; filename=\"{plain}\"; filename*=UTF-8''{encoded}")
+    }
+}
+
+fn sha256(text: &str) -> [u8; 32] {
+    let mut sum = [0; 32];
+    sum.copy_from_slice(digest(&SHA256, text.as_bytes()).as_ref());
+    sum
+}
+
+/// The body of an answer. When it has been sent, the connection is doing nothing again.
+pub struct Answer {
+    pieces: Pieces,
+    place: Arc<Place>,
+    item: Option<Arc<Item>>,
+    from: IpAddr,
+    shop: Arc<Shop>,
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        Pin::new(&mut self.pieces).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.pieces.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.pieces.size_hint()
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if let Some(item) = self.item.take().filter(|_| self.pieces.is_end_stream()) {
+            self.shop.was_fetched(&item, self.from);
+        }
+        self.place.now(Doing::Nothing);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges() {
+        let table = [
+            ("bytes=0-9", Some(Some(0..10))),
+            ("bytes=5-", Some(Some(5..100))),
+            ("bytes=-7", Some(Some(93..100))),
+            ("bytes=-700", Some(Some(0..100))),
+            ("Bytes=90-1000", Some(Some(90..100))),
+            ("bytes=99-99999999999999999999999", Some(Some(99..100))),
+            ("bytes=100-", Some(None)),
+            ("bytes=99999999999999999999999-", Some(None)),
+            ("bytes=-0", Some(None)),
+            ("bytes=9-5", None),
+            ("bytes=0-1,5-6", None),
+            ("bytes=-", None),
+            ("bytes=+1-2", None),
+            ("lines=0-9", None),
+            ("bytes", None),
+        ];
+        for (text, expected) in table {
+            assert_eq!(range(text, 100), expected, "{text}");
+        }
+        assert_eq!(range("bytes=0-", 0), Some(None));
+    }
+
+    #[test]
+    fn names_of_downloads() {
+        assert_eq!(disposition("main.py"), "attachment; filename=main.py");
+        assert_eq!(
+            disposition("ä \"b\";.py"),
+            "attachment; filename=\"_ _b_;.py\"; filename*=UTF-8''%C3%A4%20%22b%22%3B.py"
+        );
+    }
+}
