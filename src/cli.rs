@@ -254,7 +254,7 @@ pub struct Cli {
     #[arg(short = 'n', long, help_heading = "Running")]
     pub dry_run: bool,
 
-    /// Show the FTP dialogue
+    /// Show the FTP dialogue, and each HTTP request
     #[arg(short = 'd', long, help_heading = "Screen")]
     pub debug: bool,
 

@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Sleep, sleep};
 
 use super::http::{self, Shop};
@@ -72,6 +72,11 @@ impl Place {
             crowd.all.insert(*at, handle);
         }
     }
+
+    /// Whether it has got all that it asked for, as far as we have it to send.
+    fn is_served(&self) -> bool {
+        lock(&self.at).0 == Doing::Nothing
+    }
 }
 
 impl Drop for Place {
@@ -100,9 +105,11 @@ pub async fn accept(listener: TcpListener, shop: Arc<Shop>) -> Result<()> {
     tokio::spawn(http::tell_fetched(Arc::clone(&shop)));
     let crowd = Arc::new(Mutex::new(Crowd::default()));
     let most = most();
+    let mut tasks = JoinSet::new();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
+            Some(_) = tasks.join_next() => continue,
             _ = stopped.wait_for(|stopped| *stopped) => break,
         };
         match accepted {
@@ -116,8 +123,8 @@ pub async fn accept(listener: TcpListener, shop: Arc<Shop>) -> Result<()> {
                 all.turn += 1;
                 let at = (Doing::Nothing, all.turn);
                 let place = Arc::new(Place { crowd: Arc::clone(&crowd), at: Mutex::new(at) });
-                let task = tokio::spawn(attend(Line::new(stream), place, Arc::clone(&shop)));
-                all.all.insert(at, task.abort_handle());
+                let handle = tasks.spawn(attend(stream, place, Arc::clone(&shop)));
+                all.all.insert(at, handle);
             }
             // Too many open files, or a client that has gone again.
             Err(_) => sleep(BREATH).await,
@@ -125,9 +132,7 @@ pub async fn accept(listener: TcpListener, shop: Arc<Shop>) -> Result<()> {
     }
     drop(listener);
     // Whoever is being answered is answered to the end.
-    while !lock(&crowd).all.is_empty() {
-        sleep(BREATH).await;
-    }
+    while tasks.join_next().await.is_some() {}
     shop.tell_fetched();
     Ok(())
 }
@@ -141,8 +146,9 @@ fn most() -> usize {
     limit.and_then(|limit| usize::try_from(limit / 2).ok()).map_or(MOST, |half| half.min(MOST))
 }
 
-async fn attend(line: Line, place: Arc<Place>, shop: Arc<Shop>) {
-    let Ok(peer) = line.stream.peer_addr() else { return };
+async fn attend(stream: TcpStream, place: Arc<Place>, shop: Arc<Shop>) {
+    let Ok(peer) = stream.peer_addr() else { return };
+    let line = Line::new(stream, Arc::clone(&place));
     let answer = service_fn(|request| {
         http::answer(request, peer.ip().to_canonical(), Arc::clone(&place), Arc::clone(&shop))
     });
@@ -150,6 +156,8 @@ async fn attend(line: Line, place: Arc<Place>, shop: Arc<Shop>) {
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
         .max_buf_size(LONGEST_HEAD)
+        // Who has asked and says no more is answered all the same (HTTP/1.0).
+        .half_close(true)
         // Small clients know headers in this spelling only.
         .title_case_headers(true)
         .serve_connection(TokioIo::new(line), answer);
@@ -163,20 +171,29 @@ async fn attend(line: Line, place: Arc<Place>, shop: Arc<Shop>) {
     let _ = connection.await;
 }
 
-/// A connection with a client. It ends with a reset unless all that was to be said has been said:
-/// clients that read to the end would take the half of a file for the whole (HTTP/1.0).
+/// A connection with a client. Whatever ends it in the midst of an answer, it ends with a reset:
+/// clients that read to the end would take half a file for the whole (HTTP/1.0).
 struct Line {
     stream: TcpStream,
+    place: Arc<Place>,
+    /// Closing it resets it.
+    is_sharp: bool,
     /// When it will have taken nothing for too long.
     stalled: Option<Pin<Box<Sleep>>>,
-    is_finished: bool,
 }
 
 impl Line {
-    fn new(stream: TcpStream) -> Self {
+    fn new(stream: TcpStream, place: Arc<Place>) -> Self {
         // An answer is written at once, as a whole or in large pieces.
         let _ = stream.set_nodelay(true);
-        Self { stream, stalled: None, is_finished: false }
+        Self { stream, place, is_sharp: false, stalled: None }
+    }
+
+    fn sharpen(&mut self, is_sharp: bool) {
+        if self.is_sharp != is_sharp {
+            self.is_sharp = is_sharp;
+            let _ = SockRef::from(&self.stream).set_linger(is_sharp.then_some(Duration::ZERO));
+        }
     }
 
     /// Gives up a client that takes nothing.
@@ -192,14 +209,6 @@ impl Line {
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(STALL)));
         ready!(stalled.as_mut().poll(context));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-    }
-}
-
-impl Drop for Line {
-    fn drop(&mut self) {
-        if !self.is_finished {
-            let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
-        }
     }
 }
 
@@ -219,6 +228,7 @@ impl AsyncWrite for Line {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.sharpen(true);
         let wrote = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.watch(context, wrote)
     }
@@ -228,6 +238,7 @@ impl AsyncWrite for Line {
         context: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.sharpen(true);
         let wrote = Pin::new(&mut self.stream).poll_write_vectored(context, pieces);
         self.watch(context, wrote)
     }
@@ -236,12 +247,19 @@ impl AsyncWrite for Line {
         true
     }
 
+    /// What was written before is the system's to deliver.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.place.is_served() {
+            self.sharpen(false);
+        }
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.is_finished = true;
+        if !self.place.is_served() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        self.sharpen(false);
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }

@@ -30,8 +30,8 @@ use super::catalog::{Checksum, Item, Listing, quoted};
 use super::connections::{Doing, Place};
 use super::content::{Content, Pieces, Shelf};
 
-/// Nobody waits longer than this for a new version.
-const LONGEST_WAIT: Duration = Duration::from_secs(600);
+/// Nobody waits longer than this for a new version; that a client has gone is not seen before.
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
 /// Files that are fetched within this time are told of together.
 const TOGETHER: Duration = Duration::from_millis(300);
@@ -144,14 +144,17 @@ pub async fn answer(
         Some(path) => (shop.route(&request, path, &place).await, path),
         None => (Reply::stranger(), "..."),
     };
-    let Reply { status, headers, pieces, item } = reply;
+    let Reply { status, headers, mut pieces, item } = reply;
     if shop.debug {
         let query = request.uri().query().map_or_else(String::new, |query| format!("?{query}"));
         let request = format!("{} {path}{query} {}", request.method(), status.as_str());
         let _ = shop.events.send(Event::Asked { from, request });
     }
-    let item = item.filter(|_| request.method() == Method::GET);
     let length = HeaderValue::from(pieces.size_hint().lower());
+    let item = item.filter(|_| request.method() == Method::GET);
+    if request.method() == Method::HEAD {
+        pieces = Pieces::of("");
+    }
     let mut response = Response::new(Answer { pieces, place, item, from, shop });
     *response.status_mut() = status;
     *response.headers_mut() = headers;
@@ -409,7 +412,7 @@ fn sha256(text: &str) -> [u8; 32] {
     sum
 }
 
-/// The body of an answer. When it has been sent, the connection is doing nothing again.
+/// The body of an answer. When all of it has been taken, the connection is doing nothing again.
 pub struct Answer {
     pieces: Pieces,
     place: Arc<Place>,
@@ -440,8 +443,11 @@ impl Body for Answer {
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        if let Some(item) = self.item.take().filter(|_| self.pieces.is_end_stream()) {
-            self.shop.was_fetched(&item, self.from);
+        if !self.pieces.is_end_stream() {
+            return;
+        }
+        if let Some(item) = &self.item {
+            self.shop.was_fetched(item, self.from);
         }
         self.place.now(Doing::Nothing);
     }
