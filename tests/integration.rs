@@ -35,6 +35,9 @@ mod names;
 mod order;
 #[path = "integration/parallel.rs"]
 mod parallel;
+#[cfg(all(unix, feature = "serve"))]
+#[path = "integration/pulling.rs"]
+mod pulling;
 #[path = "integration/ready.rs"]
 mod ready;
 #[path = "integration/remote_command.rs"]
