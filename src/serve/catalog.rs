@@ -56,12 +56,22 @@ impl Checksum {
         }
         Some(Self(sum))
     }
+
+    /// 40 lower-case hexadecimal digits. A version takes those of each file.
+    fn digits(&self) -> [u8; 40] {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut digits = [0; 40];
+        for (pair, byte) in digits.chunks_mut(2).zip(self.0) {
+            pair[0] = DIGITS[usize::from(byte >> 4)];
+            pair[1] = DIGITS[usize::from(byte & 0xf)];
+        }
+        digits
+    }
 }
 
-/// 40 lower-case hexadecimal digits.
 impl fmt::Display for Checksum {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(str::from_utf8(&self.digits()).map_err(|_| fmt::Error)?)
     }
 }
 
@@ -115,7 +125,7 @@ impl Catalog {
         let items: Vec<_> = self.items.values().cloned().collect();
         let mut hasher = Hasher::new();
         for item in &items {
-            hasher.update(item.checksum.to_string().as_bytes());
+            hasher.update(&item.checksum.digits());
         }
         Listing { items, version: hasher.digest(), index: OnceLock::new(), json: OnceLock::new() }
     }
