@@ -250,7 +250,7 @@ pub struct Cli {
           default_missing_value = "2", help_heading = "Running")]
     pub poll: Option<Duration>,
 
-    /// Run scripts, but send nothing, delete nothing and run no remote command
+    /// Run scripts, but send, publish and delete nothing and run no remote command
     #[arg(short = 'n', long, help_heading = "Running")]
     pub dry_run: bool,
 

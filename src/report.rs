@@ -281,9 +281,12 @@ impl Printer {
             self.setting("remote", &format!("{when}{}", one_line(command)));
         }
         if config.dry_run {
+            let no_fetch = if config.serve.is_some() { ", nothing can be fetched" } else { "" };
             self.state(
                 "dry run",
-                "scripts run, but nothing is sent or deleted and no remote command is run",
+                &format!(
+                    "scripts run, but nothing is sent or deleted{no_fetch} and no remote command is run"
+                ),
             );
         }
     }
