@@ -189,7 +189,7 @@ impl Shop {
             ["", "files", "version"] => self.version(request, place).await,
             ["", "files"] => {
                 let listing = self.listing();
-                Reply::json(listing.json()).tagged(listing.version, "no-cache", request)
+                Reply::current(listing.version, request, || listing.json())
             }
             ["", "files" | "file", checksum] => self.file(request, checksum).await,
             _ => Reply::error(
@@ -236,8 +236,8 @@ impl Shop {
                 listing = self.listing();
             }
         }
-        let json = format!(r#"{{"version":"{}"}}"#, listing.version);
-        Reply::json(json.into()).tagged(listing.version, "no-cache", request)
+        let version = listing.version;
+        Reply::current(version, request, || format!(r#"{{"version":"{version}"}}"#).into())
     }
 
     async fn file(&self, request: &Request<Incoming>, checksum: &str) -> Reply {
@@ -249,6 +249,18 @@ impl Shop {
                 "no file with this checksum is published: ask for /files again",
             );
         };
+        if has_tag(request.headers(), item.checksum) {
+            return Reply::unchanged(item.checksum, FOR_EVER);
+        }
+        let (status, range) = match wanted_part(request, item) {
+            Part::All => (StatusCode::OK, 0..item.len),
+            Part::Bytes(range) => (StatusCode::PARTIAL_CONTENT, range),
+            Part::Beyond => {
+                let status = StatusCode::RANGE_NOT_SATISFIABLE;
+                return Reply::error(status, "the file is shorter than that")
+                    .with(header::CONTENT_RANGE, &format!("bytes */{}", item.len));
+            }
+        };
         let content = match self.shelf.find(item.checksum) {
             Some(bytes) => Some(Content::Short(bytes)),
             None => {
@@ -256,17 +268,6 @@ impl Shop {
                 let wanted = Arc::clone(item);
                 let opened = spawn_blocking(move || shelf.content(&root, &wanted)).await;
                 opened.ok().flatten()
-            }
-        };
-        let (status, range) = match wanted_range(request, item) {
-            None => (StatusCode::OK, 0..item.len),
-            Some(Some(range)) => (StatusCode::PARTIAL_CONTENT, range),
-            Some(None) => {
-                let reply = Reply::error(
-                    StatusCode::RANGE_NOT_SATISFIABLE,
-                    "the file is shorter than that",
-                );
-                return reply.with(header::CONTENT_RANGE, &format!("bytes */{}", item.len));
             }
         };
         let pieces = content.and_then(|content| Pieces::cut(content, range.clone()).ok());
@@ -277,14 +278,15 @@ impl Shop {
             );
         };
         let is_whole = status == StatusCode::OK;
-        let reply = Reply { status, headers: HeaderMap::new(), pieces, item: None }
+        let whole = is_whole.then(|| Arc::clone(item));
+        let reply = Reply { status, headers: HeaderMap::new(), pieces, item: whole }
             .with(header::CONTENT_TYPE, "application/octet-stream")
             .with(header::CONTENT_DISPOSITION, &disposition(item.path.name()))
             .with("x-target-path", item.path.as_str())
             .with(header::ACCEPT_RANGES, "bytes")
-            .tagged(item.checksum, FOR_EVER, request);
+            .tagged(item.checksum, FOR_EVER);
         if is_whole {
-            return Reply { item: Some(Arc::clone(item)), ..reply };
+            return reply;
         }
         let Range { start, end } = range;
         reply.with(header::CONTENT_RANGE, &format!("bytes {start}-{}/{}", end - 1, item.len))
@@ -330,17 +332,25 @@ impl Reply {
         self
     }
 
-    /// Of this version, which whoever has it need not be told again.
-    fn tagged(self, tag: Checksum, cache: &str, request: &Request<Incoming>) -> Self {
-        let is_known = has_tag(request.headers(), tag);
-        let mut reply =
-            self.with(header::ETAG, &format!("\"{tag}\"")).with(header::CACHE_CONTROL, cache);
-        if is_known {
-            reply.status = StatusCode::NOT_MODIFIED;
-            reply.headers.remove(header::CONTENT_TYPE);
-            (reply.pieces, reply.item) = (Pieces::of(""), None);
+    /// To whoever has this version.
+    fn unchanged(tag: Checksum, cache: &str) -> Self {
+        let status = StatusCode::NOT_MODIFIED;
+        let reply = Self { status, headers: HeaderMap::new(), pieces: Pieces::of(""), item: None };
+        reply.tagged(tag, cache)
+    }
+
+    /// What changes with each version.
+    fn current(tag: Checksum, request: &Request<Incoming>, json: impl FnOnce() -> Bytes) -> Self {
+        /// To be asked for each time.
+        const CACHE: &str = "no-cache";
+        if has_tag(request.headers(), tag) {
+            return Self::unchanged(tag, CACHE);
         }
-        reply
+        Self::json(json()).tagged(tag, CACHE)
+    }
+
+    fn tagged(self, tag: Checksum, cache: &str) -> Self {
+        self.with(header::ETAG, &format!("\"{tag}\"")).with(header::CACHE_CONTROL, cache)
     }
 }
 
@@ -354,22 +364,30 @@ fn has_tag(headers: &HeaderMap, tag: Checksum) -> bool {
     })
 }
 
-/// The part of the file that is asked for (RFC 9110, 14); `None` for all of it, also where several
-/// parts are, and `Some(None)` for one that is not there.
-fn wanted_range(request: &Request<Incoming>, item: &Item) -> Option<Option<Range<u64>>> {
-    let headers = request.headers();
-    if request.method() != Method::GET {
-        return None;
-    }
-    let is_other =
-        |tag: &HeaderValue| tag.as_bytes() != format!("\"{}\"", item.checksum).as_bytes();
-    if headers.get(header::IF_RANGE).is_some_and(is_other) {
-        return None;
-    }
-    range(headers.get(header::RANGE)?.to_str().ok()?, item.len)
+/// What is asked for of a file.
+#[derive(Debug, PartialEq, Eq)]
+enum Part {
+    /// All of it; also where several parts are, or what nobody understands.
+    All,
+    /// These bytes.
+    Bytes(Range<u64>),
+    /// What it does not have.
+    Beyond,
 }
 
-fn range(text: &str, len: u64) -> Option<Option<Range<u64>>> {
+/// See RFC 9110, 14.2 and 13.1.5.
+fn wanted_part(request: &Request<Incoming>, item: &Item) -> Part {
+    let headers = request.headers();
+    let is_other =
+        |tag: &HeaderValue| tag.as_bytes() != format!("\"{}\"", item.checksum).as_bytes();
+    if request.method() != Method::GET || headers.get(header::IF_RANGE).is_some_and(is_other) {
+        return Part::All;
+    }
+    let range = headers.get(header::RANGE).and_then(|range| range.to_str().ok());
+    range.and_then(|range| part(range, item.len)).unwrap_or(Part::All)
+}
+
+fn part(text: &str, len: u64) -> Option<Part> {
     let (unit, range) = text.split_once('=')?;
     let (first, last) = range.trim().split_once('-')?;
     if !unit.eq_ignore_ascii_case("bytes") {
@@ -387,7 +405,7 @@ fn range(text: &str, len: u64) -> Option<Option<Range<u64>>> {
         (None, Some(last)) if first.is_empty() => len.saturating_sub(last)..len,
         _ => return None,
     };
-    Some((range.start < range.end).then_some(range))
+    Some(if range.start < range.end { Part::Bytes(range) } else { Part::Beyond })
 }
 
 /// Names a file for whoever saves it (RFC 6266).
@@ -459,16 +477,17 @@ mod tests {
 
     #[test]
     fn ranges() {
+        let bytes = |range| Some(Part::Bytes(range));
         let table = [
-            ("bytes=0-9", Some(Some(0..10))),
-            ("bytes=5-", Some(Some(5..100))),
-            ("bytes=-7", Some(Some(93..100))),
-            ("bytes=-700", Some(Some(0..100))),
-            ("Bytes=90-1000", Some(Some(90..100))),
-            ("bytes=99-99999999999999999999999", Some(Some(99..100))),
-            ("bytes=100-", Some(None)),
-            ("bytes=99999999999999999999999-", Some(None)),
-            ("bytes=-0", Some(None)),
+            ("bytes=0-9", bytes(0..10)),
+            ("bytes=5-", bytes(5..100)),
+            ("bytes=-7", bytes(93..100)),
+            ("bytes=-700", bytes(0..100)),
+            ("Bytes=90-1000", bytes(90..100)),
+            ("bytes=99-99999999999999999999999", bytes(99..100)),
+            ("bytes=100-", Some(Part::Beyond)),
+            ("bytes=99999999999999999999999-", Some(Part::Beyond)),
+            ("bytes=-0", Some(Part::Beyond)),
             ("bytes=9-5", None),
             ("bytes=0-1,5-6", None),
             ("bytes=-", None),
@@ -477,9 +496,9 @@ mod tests {
             ("bytes", None),
         ];
         for (text, expected) in table {
-            assert_eq!(range(text, 100), expected, "{text}");
+            assert_eq!(part(text, 100), expected, "{text}");
         }
-        assert_eq!(range("bytes=0-", 0), Some(None));
+        assert_eq!(part("bytes=0-", 0), Some(Part::Beyond));
     }
 
     #[test]
