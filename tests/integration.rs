@@ -49,6 +49,9 @@ mod screen;
 #[cfg(unix)]
 #[path = "integration/scripts.rs"]
 mod scripts;
+#[cfg(all(unix, feature = "serve"))]
+#[path = "integration/serve.rs"]
+mod serve;
 #[cfg(unix)]
 #[path = "integration/shutdown.rs"]
 mod shutdown;
