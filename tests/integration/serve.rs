@@ -1252,6 +1252,15 @@ fn a_file_that_is_being_fetched_at_ctrl_c_is_fetched_to_the_end() {
 }
 
 #[test]
+fn a_file_that_nobody_takes_at_ctrl_c_is_cut_with_a_reset() {
+    let mut stand = huge(&["--timeout", "1"]);
+    let (mut stream, _) = begin_fetching(&stand);
+    stand.run.interrupt_and_wait();
+    let (rest, is_clean) = read_on(&mut stream);
+    assert!(!is_clean && rest.len() + 1000 < HUGE, "{} bytes, and then a clean end", rest.len());
+}
+
+#[test]
 fn a_file_that_cannot_be_read_is_named_once_and_left_out() {
     let project = Project::new();
     for path in ["a.py", "locked.py"] {
