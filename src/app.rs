@@ -82,9 +82,9 @@ pub fn run(config: Config) -> Result<Exit> {
         stirred: None,
         renames: Vec::new(),
         is_serving: server.is_some(),
+        awaits_listing: server.is_some(),
         server,
         burst: Burst::default(),
-        is_stale: false,
         fetched: (0, 0),
         watch,
         reporter,
@@ -206,8 +206,8 @@ struct App {
     is_serving: bool,
     /// What is to be published together.
     burst: Burst,
-    /// Files that are gone are published all the same, until another one comes.
-    is_stale: bool,
+    /// What there is to publish at first is not known yet.
+    awaits_listing: bool,
     /// How many files were fetched, and how many bytes.
     fetched: (u64, u64),
     watch: Watch,
@@ -288,7 +288,8 @@ impl App {
 
     /// When what has changed is to be published.
     fn burst_ends(&self) -> Option<Instant> {
-        self.burst.ends(self.settling.next_due(), !self.scripts.is_done())
+        let since = self.burst.scripts_since()?;
+        self.burst.ends(self.settling.next_due(), self.scripts.runs_since(since))
     }
 
     fn is_done(&self) -> bool {
@@ -366,13 +367,14 @@ impl App {
             Seen::Renamed { from, to } => return self.take_rename(from, to),
             Seen::Listing(files) => return self.take_listing(files),
             Seen::RootGone => {
-                self.is_stale = true;
+                if let Some(server) = &self.server {
+                    server.forget();
+                }
                 return self.settling.forget_gone();
             }
             Seen::Emptied => {
-                let selected = |path: &&RelPath| {
-                    matches!(self.config.filter.verdict(path), Verdict::Upload | Verdict::Publish)
-                };
+                let selected =
+                    |path: &&RelPath| self.config.filter.verdict(path) == Verdict::Upload;
                 self.wiped = match self.settling.gone().filter(selected).count() {
                     0 | 1 => Wiped::No,
                     files => Wiped::Of(files),
@@ -387,14 +389,15 @@ impl App {
         }
         match self.config.filter.verdict(&path) {
             Verdict::Upload | Verdict::Publish | Verdict::Process(_) => {
-                if signal != Signal::Gone {
+                // A directory that went with its files was no file that anything was known of.
+                if !matches!(signal, Signal::Gone | Signal::Dropped) {
                     self.wiped = Wiped::No;
-                    if std::mem::take(&mut self.is_stale) && self.server.is_some() {
-                        self.watch.list();
-                    }
                 }
                 let now = Instant::now();
-                self.burst.stir(now);
+                // What somebody goes on writing to is no reason to wait.
+                if signal != Signal::Modified {
+                    self.burst.stir(now);
+                }
                 self.settling.observe(path, signal, now);
             }
             Verdict::Ignored(Why::Own) if path.as_str() == config::FILE => {
@@ -435,14 +438,8 @@ impl App {
             self.wiped = Wiped::Said;
             // What is saved from here on does not make the rest of them unwanted.
             self.settling.forget_gone();
-            self.is_stale = true;
-            let what = match (self.config.mirror, &self.server) {
-                (true, None) => "none is removed there",
-                (true, Some(_)) => "none is removed there, and the list for boards stays as it was",
-                (false, _) => "the list for boards stays as it was",
-            };
             self.show(Event::Notice(format!(
-                "all files have gone at once ({}), so {what}",
+                "all files have gone at once ({}), so none is removed there",
                 count(files, "file")
             )));
         }
@@ -473,7 +470,9 @@ impl App {
         if self.sync == Sync::Processing {
             return;
         }
-        if let Some(server) = &self.server {
+        if let Some(server) = &self.server
+            && std::mem::take(&mut self.awaits_listing)
+        {
             let is_published = |path: &RelPath| {
                 matches!(self.config.filter.verdict(path), Verdict::Upload | Verdict::Publish)
             };
@@ -528,7 +527,9 @@ impl App {
                 }
                 _ if job.phase == Phase::Gone => {}
                 // Seen under the name that a directory had before: its removal was overtaken.
-                Verdict::Upload if self.config.mirror && !self.is_here(&job.path) => {
+                Verdict::Upload | Verdict::Publish
+                    if self.has_to_know_gone() && !self.is_here(&job.path) =>
+                {
                     self.settling.observe(job.path, Signal::Gone, now);
                 }
                 Verdict::Upload => {
@@ -544,8 +545,13 @@ impl App {
         }
     }
 
+    /// Whether it matters that a file is gone.
+    fn has_to_know_gone(&self) -> bool {
+        self.config.mirror || self.server.is_some()
+    }
+
     fn is_here(&self, path: &RelPath) -> bool {
-        path.under(&self.config.root).symlink_metadata().is_ok()
+        path.under(&self.config.root).is_file()
     }
 
     fn order(&mut self, path: &RelPath) {
@@ -567,19 +573,14 @@ impl App {
     }
 
     fn remove(&mut self, path: &RelPath, now: Instant) {
-        let filter = &self.config.filter;
-        // What is deleted here after it was sent is to stay there.
-        let is_mirrored = self.config.mirror
-            && !filter.up_delete(path)
-            && filter.verdict(path) == Verdict::Upload;
-        if !(is_mirrored || self.server.is_some()) || self.is_wiped() {
-            return;
-        }
         if let Some(server) = &self.server {
             server.gone(path);
             self.burst.grow(now);
         }
-        if !is_mirrored {
+        let filter = &self.config.filter;
+        let is_sent = self.config.mirror && filter.verdict(path) == Verdict::Upload;
+        // What is deleted here after it was sent is to stay there.
+        if !is_sent || filter.up_delete(path) || self.is_wiped() {
             return;
         }
         self.tickets += 1;

@@ -175,7 +175,9 @@ impl Config {
         let (mut rules, scripts) = rules(&given)?;
         let key = tls.client.as_ref().map(|(_, key)| key);
         let netrc = credentials::netrc_file();
-        rules.own = (state_dir.iter().chain(&means.password_file).chain(key).chain(&netrc))
+        let output = output_files();
+        let own = state_dir.iter().chain(&means.password_file).chain(key).chain(&netrc);
+        rules.own = (own.chain(&output))
             .filter_map(|path| RelPath::new(real(path)?.strip_prefix(&root).ok()?).ok())
             .collect();
         rules.serve = match (&serve, rules.include.is_empty()) {
@@ -222,6 +224,12 @@ impl Config {
             },
         })
     }
+}
+
+/// The files that our own output goes to: a line about one of them would be a change of it.
+fn output_files() -> Vec<PathBuf> {
+    let opened = |stream| std::fs::read_link(format!("/proc/self/fd/{stream}")).ok();
+    [1, 2].into_iter().filter_map(opened).filter(|path| path.is_file()).collect()
 }
 
 /// Where boards fetch, if they do.

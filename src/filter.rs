@@ -13,7 +13,7 @@ use crate::path::RelPath;
 /// Names that are never sent: the settings of this program and credentials.
 const OWN: &[&str] = &[".autoftp", ".netrc", "_netrc"];
 
-/// The file that says what boards cannot fetch: it matters also where it is not included.
+/// The file that says what boards cannot fetch: it is to be watched also where it is ignored.
 pub const SERVE_IGNORE: &str = ".promoterignore";
 
 /// What editors, version control and desktops leave in a project. Turned off by
@@ -146,6 +146,23 @@ impl Filter {
 
     /// What is to happen to this file.
     pub fn verdict(&self, path: &RelPath) -> Verdict {
+        match self.selection(path) {
+            Verdict::Ignored(_) | Verdict::Process(_)
+                if self.serve != Serve::Nothing && path.as_str() == SERVE_IGNORE =>
+            {
+                Verdict::Publish
+            }
+            verdict => verdict,
+        }
+    }
+
+    /// Whether boards can fetch a file.
+    pub fn publishes(&self, path: &RelPath) -> bool {
+        self.serve != Serve::Nothing
+            && matches!(self.selection(path), Verdict::Upload | Verdict::Publish)
+    }
+
+    fn selection(&self, path: &RelPath) -> Verdict {
         if OWN.contains(&path.name()) {
             return Verdict::Ignored(Why::Own);
         }
@@ -161,16 +178,10 @@ impl Filter {
         if self.include.is_match(path.as_str()) {
             return Verdict::Upload;
         }
-        let says_what = self.serve == Serve::Included && path.as_str() == SERVE_IGNORE;
-        if self.serve == Serve::Everything || says_what {
+        if self.serve == Serve::Everything {
             return Verdict::Publish;
         }
         Verdict::Ignored(Why::NotIncluded)
-    }
-
-    /// Whether boards can fetch a file that is not ignored.
-    pub fn publishes(&self, path: &RelPath) -> bool {
-        self.serve == Serve::Everything || self.include.is_match(path.as_str())
     }
 
     /// Whether this file or directory is ignored by its own path; everything beneath an ignored

@@ -290,6 +290,11 @@ impl Scripts {
         self.running.is_empty()
     }
 
+    /// Whether one runs that was started since then.
+    pub fn runs_since(&self, then: Instant) -> bool {
+        self.running.values().any(|running| running.started >= then)
+    }
+
     /// Whether none runs or waits.
     pub fn is_done(&self) -> bool {
         self.is_idle() && self.queue.is_empty()

@@ -12,11 +12,11 @@ mod content;
 mod http;
 mod ignore;
 
-use std::collections::HashSet;
-use std::net::TcpListener;
+use std::collections::{HashMap, HashSet};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -34,16 +34,26 @@ use content::Unread;
 use http::Shop;
 use ignore::Ignore;
 
+/// A change is told of within this time.
+const TOLD: Duration = Duration::from_secs(1);
+
+/// A doubt that was not repeated for so long had its reason then.
+const FORGOTTEN: Duration = Duration::from_secs(600);
+
 /// What is to be done to what is published.
 enum Ask {
     /// These are all files that there are.
     List(Vec<RelPath>),
+    /// There are none.
+    Forget,
     /// The file may have changed.
     Changed(RelPath),
     /// The file is gone.
     Gone(RelPath),
     /// Show what has come of it.
     Publish,
+    /// Somebody asked for the file, and it is not what was listed.
+    Doubt(RelPath),
 }
 
 /// The running server.
@@ -56,6 +66,11 @@ impl Server {
     /// These are all files that the rules select. From then on requests are answered.
     pub fn list(&self, files: Vec<RelPath>) {
         self.ask(Ask::List(files));
+    }
+
+    /// The watched directory is gone, with all files.
+    pub fn forget(&self) {
+        self.ask(Ask::Forget);
     }
 
     /// The file may have changed.
@@ -102,9 +117,11 @@ pub fn start(config: &Arc<Config>, events: &Sender<Event>) -> Result<Option<Serv
         config: Arc::clone(config),
         events: events.clone(),
         ignore,
+        is_open: false,
         selected: HashSet::new(),
         catalog: Catalog::default(),
         unread: HashSet::new(),
+        doubts: HashMap::new(),
         address: listener.local_addr()?,
         listing,
     };
@@ -112,7 +129,7 @@ pub fn start(config: &Arc<Config>, events: &Sender<Event>) -> Result<Option<Serv
         .name("catalog".to_owned())
         .spawn(move || keeper.run(&inbox))
         .context("no thread for what is published")?;
-    let shop = Shop::new(config, events.clone(), listed, stopped);
+    let shop = Shop::new(config, events.clone(), asks.clone(), listed, stopped);
     let events = events.clone();
     thread::Builder::new()
         .name("serve".to_owned())
@@ -142,12 +159,16 @@ struct Keeper {
     config: Arc<Config>,
     events: Sender<Event>,
     ignore: Ignore,
+    /// Whether it is known what there is.
+    is_open: bool,
     /// What the rules select, published or not.
     selected: HashSet<RelPath>,
     catalog: Catalog,
     /// What cannot be read, and was said to be so.
     unread: HashSet<RelPath>,
-    address: std::net::SocketAddr,
+    /// Since when listed files are known to be otherwise.
+    doubts: HashMap<RelPath, Instant>,
+    address: SocketAddr,
     listing: watch::Sender<Option<Arc<Listing>>>,
 }
 
@@ -155,7 +176,16 @@ impl Keeper {
     fn run(mut self, asks: &Receiver<Ask>) {
         for ask in asks {
             match ask {
-                Ask::List(paths) => self.list(paths),
+                Ask::List(paths) => {
+                    self.forget();
+                    for path in paths {
+                        self.look(&path);
+                        self.selected.insert(path);
+                    }
+                    self.is_open = true;
+                    self.publish();
+                }
+                Ask::Forget => self.forget(),
                 Ask::Changed(path) => {
                     if path.as_str() == SERVE_IGNORE {
                         self.reload();
@@ -171,49 +201,49 @@ impl Keeper {
                     self.catalog.remove(&path);
                 }
                 Ask::Publish => self.publish(),
+                Ask::Doubt(path) => self.doubt(&path),
             }
         }
     }
 
-    fn list(&mut self, paths: Vec<RelPath>) {
-        // A disk that was taken away is no wish to have all boards emptied.
-        if paths.is_empty() && !self.selected.is_empty() {
-            return;
-        }
+    fn forget(&mut self) {
         self.catalog = Catalog::default();
-        for path in &paths {
-            self.look(path);
-        }
-        self.selected = paths.into_iter().collect();
-        self.publish();
+        self.selected.clear();
+        self.reload();
     }
 
+    /// Takes in the rules of [`SERVE_IGNORE`].
     fn reload(&mut self) {
         match Ignore::load(&self.config.root) {
-            Ok(ignore) => {
-                self.ignore = ignore;
-                for path in self.selected.clone() {
-                    self.look(&path);
-                }
-            }
+            Ok(ignore) => self.ignore = ignore,
             Err(error) => {
-                self.tell(Event::Problem(format!("{error:#}; the rules before it still apply")));
+                let text = format!("{error:#}; the rules before it still apply");
+                return self.tell(Event::Problem(text));
+            }
+        }
+        for path in self.selected.clone() {
+            if self.ignore.covers(&path) {
+                self.catalog.remove(&path);
+            } else if !self.catalog.has(&path) {
+                self.look(&path);
             }
         }
     }
 
-    /// Takes in a file as it is now.
-    fn look(&mut self, path: &RelPath) {
+    /// Takes in a file as it is now; returns whether it is there.
+    fn look(&mut self, path: &RelPath) -> bool {
+        self.doubts.remove(path);
         if self.ignore.covers(path) || !self.config.filter.publishes(path) {
-            return self.catalog.remove(path);
+            self.catalog.remove(path);
+            return true;
         }
         match content::read(&self.config.root, path) {
             Ok(item) => {
                 self.unread.remove(path);
                 self.catalog.put(item);
             }
-            // That it has gone will be told.
-            Err(Unread::Closed(OpenError::Vanished)) => {}
+            // An editor may put it back; that it has gone will be told.
+            Err(Unread::Closed(OpenError::Vanished)) => return false,
             Err(Unread::Link | Unread::Closed(OpenError::LeadsOutside)) => {
                 self.catalog.remove(path);
             }
@@ -226,13 +256,42 @@ impl Keeper {
                 }
             }
         }
+        true
+    }
+
+    /// What changes is told within a second: if it is not, somebody changed it without the system's
+    /// notice.
+    fn doubt(&mut self, path: &RelPath) {
+        let now = Instant::now();
+        let since = self.doubts.entry(path.clone()).or_insert(now);
+        match now - *since {
+            age if age < TOLD => {}
+            age if age < FORGOTTEN => {
+                if !self.look(path) {
+                    self.catalog.remove(path);
+                }
+                self.publish();
+            }
+            _ => *since = now,
+        }
     }
 
     fn publish(&mut self) {
+        // There is no event when a file may be read again.
+        for path in self.unread.clone() {
+            self.look(&path);
+        }
         let listing = Arc::new(self.catalog.listing());
         let before = self.listing.borrow().clone();
-        if before.as_ref().is_some_and(|before| before.version == listing.version) {
+        let is_new = before.as_ref().is_none_or(|before| before.version != listing.version);
+        if !self.is_open || !is_new {
             return;
+        }
+        if listing.items.is_empty() && before.is_some() {
+            // Rather a disk that was taken away, or a clean build, than a wish to empty all boards.
+            return self.tell(Event::Notice(
+                "no file is left to publish, so the list for boards stays as it was".to_owned(),
+            ));
         }
         let files = listing.items.len();
         self.listing.send_replace(Some(Arc::clone(&listing)));

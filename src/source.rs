@@ -42,6 +42,12 @@ impl Stamp {
         let age = self.modified.and_then(|then| now.duration_since(then).ok());
         age.is_none_or(|age| age < if is_coarse { COARSE_STEP } else { STEP })
     }
+
+    /// Whether the file claims to have been modified later than `now`: any change of it shows.
+    #[cfg(feature = "serve")]
+    pub fn is_ahead(&self, now: SystemTime) -> bool {
+        self.modified.is_some_and(|then| then > now)
+    }
 }
 
 /// Why a file cannot be sent.
@@ -145,10 +151,19 @@ impl Source {
         Ok(())
     }
 
+    /// What the system says of the open file now.
+    ///
+    /// # Errors
+    /// As the system says.
+    #[cfg(feature = "serve")]
+    pub fn metadata(&self) -> io::Result<Metadata> {
+        self.file.metadata()
+    }
+
     /// Whether the open file is in the state that it was in when it was opened, or last rewound.
     #[cfg(feature = "serve")]
     pub fn is_unchanged(&self) -> bool {
-        self.file.metadata().is_ok_and(|metadata| Stamp::of(&metadata) == self.stamp)
+        self.metadata().is_ok_and(|metadata| Stamp::of(&metadata) == self.stamp)
     }
 
     /// The hash of what has been read since the start: 64 bits against accident, not malice.

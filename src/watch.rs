@@ -263,7 +263,7 @@ impl Tree {
                 Raw::CreatedDir(path) => self.scan(&path, Scan::Compare, Some(watcher)),
                 Raw::MovedIn(path, number) => self.moved_in(&path, number, watcher),
                 Raw::MovedOut(path, number) => self.moved_out(&path, number),
-                Raw::Modified(path) => self.tell(&path, Signal::Modified),
+                Raw::Modified(path) => self.modified(&path),
                 Raw::Closed(path) => self.complete(&path),
                 Raw::Gone(path) => self.gone(&path),
                 Raw::MarkWanted => {
@@ -536,7 +536,7 @@ impl Tree {
         match fs::symlink_metadata(path) {
             Ok(metadata) if metadata.is_dir() => self.scan(path, Scan::Compare, Some(watcher)),
             Ok(_) if PER_DIRECTORY => self.complete(path),
-            Ok(_) => self.tell(path, Signal::Modified),
+            Ok(_) => self.modified(path),
             Err(_) => self.gone(path),
         }
     }
@@ -547,9 +547,24 @@ impl Tree {
         self.gone(path)
     }
 
+    fn modified(&mut self, path: &Path) -> Result<(), End> {
+        self.tell(path, Signal::Modified)?;
+        let is_known = |rel| self.snapshot.contains_key(rel);
+        // It may be open for long, and be sent before it is closed.
+        if within(&self.config.root, path).is_some_and(is_known) {
+            return Ok(());
+        }
+        self.remember(path)
+    }
+
     fn complete(&mut self, path: &Path) -> Result<(), End> {
         self.tell(path, Signal::Complete)?;
         // Only now, so that the save is on its way already.
+        self.remember(path)
+    }
+
+    /// Takes the file's state for the last one that was told.
+    fn remember(&mut self, path: &Path) -> Result<(), End> {
         let Ok(rel) = self.relative(path) else {
             return Ok(());
         };

@@ -19,6 +19,10 @@ pub fn listen(address: SocketAddr) -> Result<TcpListener> {
         // Elsewhere it would let another program take the address, too.
         #[cfg(unix)]
         socket.set_reuse_address(true)?;
+        if address.is_ipv6() {
+            // As it is by default nearly everywhere.
+            socket.set_only_v6(false)?;
+        }
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         Ok(TcpListener::from(socket))

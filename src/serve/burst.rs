@@ -32,8 +32,13 @@ impl Burst {
         self.begun.get_or_insert(now);
     }
 
-    /// When it is over, as far as is known now. More of it may be about to settle at `next`, or be
-    /// what scripts leave behind that run.
+    /// What scripts leave behind that were started since then may belong to it.
+    pub fn scripts_since(&self) -> Option<Instant> {
+        self.begun?.checked_sub(PATIENCE)
+    }
+
+    /// When it is over, as far as is known now. More of it may be about to settle at `next`, or come
+    /// from scripts.
     pub fn ends(&self, next: Option<Instant>, has_scripts: bool) -> Option<Instant> {
         let begun = self.begun?;
         let latest = begun + PATIENCE;

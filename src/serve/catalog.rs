@@ -86,6 +86,14 @@ pub struct Item {
     pub len: u64,
 }
 
+impl Item {
+    /// Whether it is rather not kept in memory.
+    pub fn is_long(&self) -> bool {
+        const SHORT: u64 = 1024 * 1024;
+        self.len > SHORT
+    }
+}
+
 /// Orders as a walk through the directories does that takes each one's entries by name: `a/b` comes
 /// before `a.py`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,6 +126,11 @@ impl Catalog {
     /// Takes out a file.
     pub fn remove(&mut self, path: &RelPath) {
         self.items.remove(&InWalk(path.clone()));
+    }
+
+    /// Whether it has this file.
+    pub fn has(&self, path: &RelPath) -> bool {
+        self.items.contains_key(&InWalk(path.clone()))
     }
 
     /// How it is now.

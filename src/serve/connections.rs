@@ -17,7 +17,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::http::{self, Shop};
 
@@ -27,10 +27,14 @@ const HEAD: Duration = Duration::from_secs(10);
 /// How long it may take no byte of an answer.
 const STALL: Duration = Duration::from_secs(30);
 
+/// No answer takes longer than this.
+const LONGEST_ANSWER: Duration = Duration::from_secs(600);
+
 /// The head of a request has no more bytes than this.
 const LONGEST_HEAD: usize = 16 * 1024;
 
-/// So many connections at once, where the system allows for as many again.
+/// So many connections at once, where the system allows for four times as many open files: there are
+/// those that are fetched, and all that the rest of the program does.
 const MOST: usize = 1024;
 
 /// The pause when the system gives us no connection.
@@ -59,6 +63,8 @@ struct Crowd {
 pub struct Place {
     crowd: Arc<Mutex<Crowd>>,
     at: Mutex<(Doing, u64)>,
+    /// What is to be done when the answer that has been made is on its way.
+    sent: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 impl Place {
@@ -70,6 +76,20 @@ impl Place {
             crowd.turn += 1;
             *at = (doing, crowd.turn);
             crowd.all.insert(*at, handle);
+        }
+    }
+
+    /// All of the answer has been handed over: does this when the system has it.
+    pub fn when_sent(&self, what: impl FnOnce() + Send + 'static) {
+        *lock(&self.sent) = Some(Box::new(what));
+    }
+
+    /// The system has all that was handed over.
+    fn is_sent(&self) {
+        let sent = lock(&self.sent).take();
+        if let Some(what) = sent {
+            what();
+            self.now(Doing::Nothing);
         }
     }
 
@@ -122,7 +142,11 @@ pub async fn accept(listener: TcpListener, shop: Arc<Shop>) -> Result<()> {
                 }
                 all.turn += 1;
                 let at = (Doing::Nothing, all.turn);
-                let place = Arc::new(Place { crowd: Arc::clone(&crowd), at: Mutex::new(at) });
+                let place = Arc::new(Place {
+                    crowd: Arc::clone(&crowd),
+                    at: Mutex::new(at),
+                    sent: Mutex::default(),
+                });
                 let handle = tasks.spawn(attend(stream, place, Arc::clone(&shop)));
                 all.all.insert(at, handle);
             }
@@ -132,18 +156,36 @@ pub async fn accept(listener: TcpListener, shop: Arc<Shop>) -> Result<()> {
     }
     drop(listener);
     // Whoever is being answered is answered to the end.
-    while tasks.join_next().await.is_some() {}
+    let ended = async { while tasks.join_next().await.is_some() {} };
+    let mut ended = pin!(ended);
+    tokio::select! {
+        () = ended.as_mut() => {}
+        () = sleep(BREATH) => {
+            shop.tell_waiting(lock(&crowd).all.len());
+            ended.await;
+        }
+    }
     shop.tell_fetched();
     Ok(())
 }
 
-/// Leaves half of the files that may be open to the rest of the program.
+/// How many connections there may be. Many systems let a program open 1,024 files unless it asks for
+/// more.
 fn most() -> usize {
     #[cfg(unix)]
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let wanted = 4 * MOST as u64;
+        let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+        let limit = current.map_or(wanted, |current| {
+            let more = wanted.min(maximum.unwrap_or(wanted)).max(current);
+            let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(more), maximum });
+            if raised.is_ok() { more } else { current }
+        });
+        usize::try_from(limit / 4).map_or(MOST, |share| share.min(MOST))
+    }
     #[cfg(not(unix))]
-    let limit = None::<u64>;
-    limit.and_then(|limit| usize::try_from(limit / 2).ok()).map_or(MOST, |half| half.min(MOST))
+    MOST
 }
 
 async fn attend(stream: TcpStream, place: Arc<Place>, shop: Arc<Shop>) {
@@ -165,8 +207,13 @@ async fn attend(stream: TcpStream, place: Arc<Place>, shop: Arc<Shop>) {
     let mut stopped = shop.stopped();
     tokio::select! {
         _ = connection.as_mut() => return,
-        _ = stopped.wait_for(|stopped| *stopped) => connection.as_mut().graceful_shutdown(),
+        _ = stopped.wait_for(|stopped| *stopped) => {}
     }
+    // Also in the midst of a question.
+    if place.is_served() {
+        return;
+    }
+    connection.as_mut().graceful_shutdown();
     // What is wrong with a client is no business of ours.
     let _ = connection.await;
 }
@@ -176,8 +223,8 @@ async fn attend(stream: TcpStream, place: Arc<Place>, shop: Arc<Shop>) {
 struct Line {
     stream: TcpStream,
     place: Arc<Place>,
-    /// Closing it resets it.
-    is_sharp: bool,
+    /// Closing it resets it: an answer is on its way, since then.
+    sharp: Option<Instant>,
     /// When it will have taken nothing for too long.
     stalled: Option<Pin<Box<Sleep>>>,
 }
@@ -186,12 +233,12 @@ impl Line {
     fn new(stream: TcpStream, place: Arc<Place>) -> Self {
         // An answer is written at once, as a whole or in large pieces.
         let _ = stream.set_nodelay(true);
-        Self { stream, place, is_sharp: false, stalled: None }
+        Self { stream, place, sharp: None, stalled: None }
     }
 
     fn sharpen(&mut self, is_sharp: bool) {
-        if self.is_sharp != is_sharp {
-            self.is_sharp = is_sharp;
+        if self.sharp.is_some() != is_sharp {
+            self.sharp = is_sharp.then(Instant::now);
             let _ = SockRef::from(&self.stream).set_linger(is_sharp.then_some(Duration::ZERO));
         }
     }
@@ -202,6 +249,9 @@ impl Line {
         context: &mut Context<'_>,
         wrote: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
+        if self.sharp.is_some_and(|since| since.elapsed() > LONGEST_ANSWER) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         if wrote.is_ready() {
             self.stalled = None;
             return wrote;
@@ -247,8 +297,9 @@ impl AsyncWrite for Line {
         true
     }
 
-    /// What was written before is the system's to deliver.
+    /// All that was handed over has been written by then, and is the system's to deliver.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.place.is_sent();
         if self.place.is_served() {
             self.sharpen(false);
         }

@@ -5,23 +5,24 @@ use std::io::{self, Read};
 use std::ops::Range;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::SystemTime;
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::path::RelPath;
-use crate::source::{OpenError, Source};
+use crate::source::{OpenError, Source, Stamp};
 
 use super::catalog::{Checksum, Hasher, Item};
 
-/// What is no longer than this is read as a whole, in bytes.
-const SHORT: u64 = 1024 * 1024;
-
-/// The rest is read in pieces of this size.
+/// Long files are read in pieces of so many bytes.
 const PIECE: usize = 64 * 1024;
+
+/// Within this time, a change may leave the time stamps as they were.
+const TICK: Duration = Duration::from_millis(20);
 
 /// So many bytes are kept of what was asked for last, of so many files.
 const KEPT: (usize, usize) = (16 * 1024 * 1024, 256);
@@ -81,7 +82,29 @@ pub enum Content {
 
 /// What was asked for last.
 #[derive(Default)]
-pub struct Shelf(Mutex<VecDeque<(Checksum, Bytes)>>);
+pub struct Shelf {
+    short: Mutex<VecDeque<(Checksum, Bytes)>>,
+    /// The states of long files that were found to be what was listed.
+    long: Mutex<VecDeque<(Checksum, State)>>,
+}
+
+/// What cannot stay the same when a file changes: the time of its last change cannot be set back
+/// (`ctime`, where there is such a thing).
+type State = (Stamp, Option<SystemTime>);
+
+fn state(source: &Source) -> io::Result<State> {
+    let metadata = source.metadata()?;
+    #[cfg(unix)]
+    let changed = {
+        use std::os::unix::fs::MetadataExt;
+        let unsigned = |number: i64| u64::try_from(number).map_err(io::Error::other);
+        let seconds = Duration::from_secs(unsigned(metadata.ctime())?);
+        Some(UNIX_EPOCH + seconds + Duration::from_nanos(unsigned(metadata.ctime_nsec())?))
+    };
+    #[cfg(not(unix))]
+    let changed = None;
+    Ok((Stamp::of(&metadata), changed))
+}
 
 impl Shelf {
     /// Opens a file; `None` if it is not what was listed any more. Reads all of it unless it is on
@@ -95,7 +118,7 @@ impl Shelf {
         if stamp.len != item.len {
             return None;
         }
-        if item.len <= SHORT {
+        if !item.is_long() {
             let mut bytes = Vec::with_capacity(usize::try_from(item.len).ok()?);
             source.read_to_end(&mut bytes).ok()?;
             let mut hasher = Hasher::new();
@@ -107,18 +130,41 @@ impl Shelf {
             self.keep(item.checksum, bytes.clone());
             return Some(Content::Short(bytes));
         }
-        // From here on, every change of it shows in its time stamp.
         if stamp.is_fresh(SystemTime::now()) {
+            thread::sleep(TICK);
+        }
+        // From here on, every change of it shows in its time stamp; but where those are in seconds.
+        let now = SystemTime::now();
+        if stamp.is_fresh(now) && !stamp.is_ahead(now) {
             return None;
         }
-        let (checksum, _) = sum(&mut source, &item.path).ok()?;
-        (checksum == item.checksum && source.is_unchanged())
-            .then(|| Content::Long(Box::new(source)))
+        let state = state(&source).ok()?;
+        let is_known = lock(&self.long).contains(&(item.checksum, state));
+        if !is_known {
+            let (checksum, _) = sum(&mut source, &item.path).ok()?;
+            if checksum != item.checksum || !source.is_unchanged() {
+                return None;
+            }
+            self.vouch(item.checksum, state, now);
+        }
+        Some(Content::Long(Box::new(source)))
+    }
+
+    /// Notes that a long file in this state is what was listed.
+    fn vouch(&self, checksum: Checksum, state: State, now: SystemTime) {
+        let age = state.1.and_then(|changed| now.duration_since(changed).ok());
+        if age.is_some_and(|age| age > TICK) {
+            let mut long = lock(&self.long);
+            long.push_back((checksum, state));
+            if long.len() > KEPT.1 {
+                long.pop_front();
+            }
+        }
     }
 
     /// What is on the shelf of a file with this checksum.
     pub fn find(&self, checksum: Checksum) -> Option<Bytes> {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = lock(&self.short);
         let place = kept.iter().rposition(|(other, _)| *other == checksum)?;
         let found = kept.remove(place)?;
         let bytes = found.1.clone();
@@ -127,7 +173,7 @@ impl Shelf {
     }
 
     fn keep(&self, checksum: Checksum, bytes: Bytes) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = lock(&self.short);
         kept.push_back((checksum, bytes));
         let mut size: usize = kept.iter().map(|(_, bytes)| bytes.len()).sum();
         while size > KEPT.0 || kept.len() > KEPT.1 {
@@ -135,6 +181,10 @@ impl Shelf {
             size -= bytes.len();
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A range of a file, as the body of an answer. When the file turns out to have changed, the body

@@ -15,17 +15,20 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::header::{self, HeaderMap, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::http::uri::Authority;
+use hyper::{Method, Request, Response, StatusCode, Version};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use ring::digest::{SHA256, digest};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use crate::config::Config;
 use crate::event::Event;
 use crate::path::RelPath;
+use crate::report::count;
 
+use super::Ask;
 use super::catalog::{Checksum, Item, Listing, quoted};
 use super::connections::{Doing, Place};
 use super::content::{Content, Pieces, Shelf};
@@ -44,11 +47,16 @@ const FOR_EVER: &str = "max-age=31536000, immutable";
 /// What is served, and to whom.
 pub struct Shop {
     root: PathBuf,
+    /// Nobody else than this computer's own programs is let in.
+    is_private: bool,
     /// SHA-256 of the token: comparing two of them tells nothing of where they differ.
     token: Option<[u8; 32]>,
     listing: watch::Receiver<Option<Arc<Listing>>>,
     stopped: watch::Receiver<bool>,
     shelf: Arc<Shelf>,
+    /// Reading a long file takes its time: no more than one is checked at once.
+    long_reads: Semaphore,
+    doubts: Sender<Ask>,
     fetched: Mutex<BTreeMap<RelPath, Fetched>>,
     has_fetched: Notify,
     /// Whether each request is told of.
@@ -68,16 +76,21 @@ impl Shop {
     pub fn new(
         config: &Config,
         events: Sender<Event>,
+        doubts: Sender<Ask>,
         listing: watch::Receiver<Option<Arc<Listing>>>,
         stopped: watch::Receiver<bool>,
     ) -> Self {
-        let token = config.serve.as_ref().and_then(|serve| serve.token.as_deref());
+        let serve = config.serve.as_ref();
+        let token = serve.and_then(|serve| serve.token.as_deref());
         Self {
             root: config.root.clone(),
+            is_private: token.is_none() && serve.is_some_and(|it| it.address.ip().is_loopback()),
             token: token.map(sha256),
             listing,
             stopped,
             shelf: Arc::default(),
+            long_reads: Semaphore::new(1),
+            doubts,
             fetched: Mutex::default(),
             has_fetched: Notify::new(),
             debug: config.screen.debug,
@@ -112,6 +125,14 @@ impl Shop {
         }
     }
 
+    /// Tells that so many answers are on their way while the program is ending.
+    pub fn tell_waiting(&self, answers: usize) {
+        let answers = count(answers, "answer");
+        let _ = self.events.send(Event::Notice(format!(
+            "boards are still taking {answers}; Ctrl-C again to end at once"
+        )));
+    }
+
     fn was_fetched(&self, item: &Arc<Item>, by: IpAddr) {
         let mut fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
         fetched
@@ -139,19 +160,19 @@ pub async fn answer(
     shop: Arc<Shop>,
 ) -> Result<Response<Answer>, Infallible> {
     place.now(Doing::Fetching);
-    // What may be an attempt at the token is shown to nobody.
-    let (reply, path) = match shop.admit(&request) {
-        Some(path) => (shop.route(&request, path, &place).await, path),
-        None => (Reply::stranger(), "..."),
+    let query = request.uri().query().map_or_else(String::new, |query| format!("?{query}"));
+    let (reply, asked) = match shop.admit(&request) {
+        _ if shop.is_misled(&request) => (Reply::misled(), "...".to_owned()),
+        Some(path) => (shop.route(&request, path, &place).await, format!("{path}{query}")),
+        // What may be an attempt at the token is shown to nobody.
+        None => (Reply::stranger(), "...".to_owned()),
     };
-    let Reply { status, headers, mut pieces, item } = reply;
+    let Reply { status, headers, mut pieces, item, len } = reply;
     if shop.debug {
-        let query = request.uri().query().map_or_else(String::new, |query| format!("?{query}"));
-        let request = format!("{} {path}{query} {}", request.method(), status.as_str());
+        let request = format!("{} {asked} {}", request.method(), status.as_str());
         let _ = shop.events.send(Event::Asked { from, request });
     }
-    let length = HeaderValue::from(pieces.size_hint().lower());
-    let item = item.filter(|_| request.method() == Method::GET);
+    let length = HeaderValue::from(len.unwrap_or_else(|| pieces.size_hint().lower()));
     if request.method() == Method::HEAD {
         pieces = Pieces::of("");
     }
@@ -166,6 +187,28 @@ pub async fn answer(
 }
 
 impl Shop {
+    /// Whether it is not meant for us: a web page whose name leads to this computer all of a sudden
+    /// (DNS rebinding) could read what only this computer is to.
+    fn is_misled(&self, request: &Request<Incoming>) -> bool {
+        if request.version() != Version::HTTP_11 {
+            return false;
+        }
+        let named = request.uri().authority().map(Authority::host);
+        let host = request.headers().get(header::HOST).map(|host| host.to_str().unwrap_or("."));
+        // A name without a dot, or with one of these ends, is nobody's on the internet.
+        let is_near = |name: &str| {
+            let name = name.trim_end_matches('.').to_ascii_lowercase();
+            let is_local = name.ends_with(".local") || name.ends_with(".localhost");
+            is_local || !name.contains('.') || name.parse::<IpAddr>().is_ok()
+        };
+        let Some(host) = named.or(host) else {
+            // RFC 9112, 3.2.
+            return true;
+        };
+        let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+        self.is_private && !(is_near(name) || host.starts_with('['))
+    }
+
     /// The path that is asked for, without the token; `None` for those who do not know that.
     fn admit<'a>(&self, request: &'a Request<Incoming>) -> Option<&'a str> {
         let path = request.uri().path();
@@ -261,25 +304,24 @@ impl Shop {
                     .with(header::CONTENT_RANGE, &format!("bytes */{}", item.len));
             }
         };
-        let content = match self.shelf.find(item.checksum) {
-            Some(bytes) => Some(Content::Short(bytes)),
-            None => {
-                let (shelf, root) = (Arc::clone(&self.shelf), self.root.clone());
-                let wanted = Arc::clone(item);
-                let opened = spawn_blocking(move || shelf.content(&root, &wanted)).await;
-                opened.ok().flatten()
-            }
+        let is_head = request.method() == Method::HEAD;
+        let pieces = if is_head {
+            Some(Pieces::of(""))
+        } else {
+            let content = self.content(item).await;
+            content.and_then(|content| Pieces::cut(content, range.clone()).ok())
         };
-        let pieces = content.and_then(|content| Pieces::cut(content, range.clone()).ok());
         let Some(pieces) = pieces else {
+            let _ = self.doubts.send(Ask::Doubt(item.path.clone()));
             return Reply::error(
                 StatusCode::BAD_REQUEST,
                 "this file has just changed: ask for /files again",
             );
         };
         let is_whole = status == StatusCode::OK;
-        let whole = is_whole.then(|| Arc::clone(item));
-        let reply = Reply { status, headers: HeaderMap::new(), pieces, item: whole }
+        let whole = (is_whole && !is_head).then(|| Arc::clone(item));
+        let len = Some(range.end - range.start);
+        let reply = Reply { status, headers: HeaderMap::new(), pieces, item: whole, len }
             .with(header::CONTENT_TYPE, "application/octet-stream")
             .with(header::CONTENT_DISPOSITION, &disposition(item.path.name()))
             .with("x-target-path", item.path.as_str())
@@ -293,6 +335,21 @@ impl Shop {
     }
 }
 
+impl Shop {
+    /// The file, if it is what was listed.
+    async fn content(&self, item: &Arc<Item>) -> Option<Content> {
+        if let Some(bytes) = self.shelf.find(item.checksum) {
+            return Some(Content::Short(bytes));
+        }
+        let _turn = match item.is_long() {
+            true => Some(self.long_reads.acquire().await),
+            false => None,
+        };
+        let (shelf, root, item) = (Arc::clone(&self.shelf), self.root.clone(), Arc::clone(item));
+        spawn_blocking(move || shelf.content(&root, &item)).await.ok().flatten()
+    }
+}
+
 /// What is answered.
 struct Reply {
     status: StatusCode,
@@ -300,6 +357,8 @@ struct Reply {
     pieces: Pieces,
     /// The file that this is all of.
     item: Option<Arc<Item>>,
+    /// The length of what GET would bring, in bytes, if that is not this.
+    len: Option<u64>,
 }
 
 impl Reply {
@@ -309,6 +368,7 @@ impl Reply {
             headers: HeaderMap::new(),
             pieces: Pieces::of(json),
             item: None,
+            len: None,
         };
         reply.with(header::CONTENT_TYPE, JSON)
     }
@@ -324,6 +384,11 @@ impl Reply {
         reply.with(header::WWW_AUTHENTICATE, "Bearer")
     }
 
+    fn misled() -> Self {
+        let message = "this is for this computer only: ask for it by its IP address";
+        Self::error(StatusCode::BAD_REQUEST, message)
+    }
+
     fn with(mut self, name: impl header::IntoHeaderName, value: &str) -> Self {
         // No path has a control character in it, and nothing else comes from elsewhere.
         if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
@@ -335,8 +400,8 @@ impl Reply {
     /// To whoever has this version.
     fn unchanged(tag: Checksum, cache: &str) -> Self {
         let status = StatusCode::NOT_MODIFIED;
-        let reply = Self { status, headers: HeaderMap::new(), pieces: Pieces::of(""), item: None };
-        reply.tagged(tag, cache)
+        let reply = Self::json(Bytes::new()).tagged(tag, cache);
+        Self { status, ..reply }
     }
 
     /// What changes with each version.
@@ -430,7 +495,7 @@ fn sha256(text: &str) -> [u8; 32] {
     sum
 }
 
-/// The body of an answer. When all of it has been taken, the connection is doing nothing again.
+/// The body of an answer.
 pub struct Answer {
     pieces: Pieces,
     place: Arc<Place>,
@@ -461,13 +526,14 @@ impl Body for Answer {
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        if !self.pieces.is_end_stream() {
-            return;
+        if self.pieces.is_end_stream() {
+            let (item, from, shop) = (self.item.take(), self.from, Arc::clone(&self.shop));
+            self.place.when_sent(move || {
+                if let Some(item) = item {
+                    shop.was_fetched(&item, from);
+                }
+            });
         }
-        if let Some(item) = &self.item {
-            self.shop.was_fetched(item, self.from);
-        }
-        self.place.now(Doing::Nothing);
     }
 }
 

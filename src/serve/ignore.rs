@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Result, anyhow, bail};
-use regex::bytes::{RegexSet, RegexSetBuilder};
+use regex::RegexSet;
 
 use crate::filter::SERVE_IGNORE as FILE;
 use crate::path::RelPath;
@@ -23,7 +23,9 @@ impl Ignore {
     pub fn load(root: &Path) -> Result<Self> {
         match fs::read(root.join(FILE)) {
             Ok(text) => Self::parse(&String::from_utf8_lossy(&text)),
-            Err(error) if error.kind() == ErrorKind::NotFound => Self::parse(""),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::IsADirectory) => {
+                Self::parse("")
+            }
             Err(error) => bail!("{FILE} cannot be read: {error}"),
         }
     }
@@ -44,14 +46,13 @@ impl Ignore {
 
     /// Whether this file is not published.
     pub fn covers(&self, path: &RelPath) -> bool {
-        self.0.is_match(path.as_str().as_bytes())
+        self.0.is_match(path.as_str())
     }
 }
 
-/// As in Go's regular expressions, `\d` and its like are ASCII.
 fn compile<'a>(rules: impl IntoIterator<Item = &'a str>) -> Result<RegexSet, regex::Error> {
     let whole = rules.into_iter().map(|rule| format!("^(?:{rule})$"));
-    RegexSetBuilder::new(whole).unicode(false).build()
+    RegexSet::new(whole)
 }
 
 #[cfg(test)]
@@ -61,9 +62,10 @@ mod tests {
     #[test]
     fn each_line_is_about_whole_paths() {
         let ignore =
-            Ignore::parse("  README\\.md\n\ntest/.*|docs/.*\r\nv\\d+\n(?i)todo").expect("good");
+            Ignore::parse("  README\\.md\n\ntest/.*|docs/.*\r\nv\\d+\n(?i)todo\n.\\.c\n[ä-ü]x")
+                .expect("good");
         let covers = |path| ignore.covers(&RelPath::new(Path::new(path)).expect("a good path"));
-        for path in ["README.md", "test/a/b.py", "docs/ü", "v12", "ToDo"] {
+        for path in ["README.md", "test/a/b.py", "docs/ü", "v12", "ToDo", "ä.c"] {
             assert!(covers(path), "{path}");
         }
         for path in ["README_md", "lib/README.md", "README.md.bak", "src/test/a", "v", "tests/a"] {
