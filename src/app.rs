@@ -313,6 +313,10 @@ impl App {
             && let Some(server) = &self.server
         {
             self.burst.end();
+            // What was renamed is not published under both names, while it may yet come back.
+            for path in self.settling.gone().filter(|path| !self.is_here(path)) {
+                server.gone(path);
+            }
             server.publish();
         }
         if self.settling.is_empty() && self.scripts.is_done() {

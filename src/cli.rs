@@ -363,8 +363,13 @@ fn arguments(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut all = Vec::new();
     while let Some(arg) = args.next() {
         // A HOST that follows is none of its business.
-        let is_address =
-            |next: &OsString| next.to_str().is_some_and(|text| serve_address(text).is_ok());
+        let is_address = |next: &OsString| {
+            let is_meant = |text: &str| {
+                let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+                is_number || text.starts_with([':', '[']) || text.starts_with("http:")
+            };
+            next.to_str().is_some_and(|text| serve_address(text).is_ok() || is_meant(text))
+        };
         if arg == "--serve" && !args.peek().is_some_and(is_address) {
             all.push(format!("--serve={SERVE_DEFAULT}").into());
         } else if arg == "--" {
@@ -441,8 +446,10 @@ fn serve_address(text: &str) -> Result<SocketAddr, String> {
 
 fn token(text: &str) -> Result<String, String> {
     let is_fit = |c: char| c.is_ascii_alphanumeric() || "-._~".contains(c);
-    if text.is_empty() || matches!(text, "." | ".." | "file" | "files") || !text.chars().all(is_fit)
-    {
+    if matches!(text, "." | ".." | "file" | "files") {
+        return Err("that has a meaning of its own in an address: choose another".to_owned());
+    }
+    if text.is_empty() || !text.chars().all(is_fit) {
         return Err(
             "it is part of an address: give letters, digits, '-', '_', '.' and '~'".to_owned()
         );

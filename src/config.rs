@@ -123,12 +123,16 @@ impl Config {
         );
         let given = cli.over(read_file(&root.join(FILE))?);
 
+        let serve = serving(&given)?;
         ensure!(
-            !given.hosts.is_empty() || (given.serve.is_some() && !given.check),
+            !given.hosts.is_empty() || !given.check,
+            "HOST is missing: --check tries out what files are sent to"
+        );
+        ensure!(
+            !given.hosts.is_empty() || serve.is_some(),
             "HOST is missing: say where to send, as in 'autoftp esp32.local', or put a line \
              'host: esp32.local' into {FILE}; for boards that fetch, use --serve"
         );
-        let serve = serving(&given)?;
         let hosts = (given.hosts.iter())
             .map(|text| Host::parse(text, given.port))
             .map(|host| host.map(|host| Host { secure: host.secure || given.tls, ..host }))
@@ -479,6 +483,7 @@ fn argument(setting: &Setting) -> Result<Option<String>> {
         };
     }
     match value {
+        Some("false" | "no" | "off") if key == "serve" => Ok(None),
         Some("") | None if matches!(key, "poll" | "serve") => Ok(Some(format!("--{key}"))),
         Some("") => Ok(None),
         Some(value) => Ok(Some(format!("--{key}={value}"))),

@@ -42,6 +42,11 @@ const JUNK: &[&str] = &[
     "Thumbs.db",
 ];
 
+/// What boards cannot fetch unless it is included by name or pattern: these files hold credentials of
+/// the person who works here.
+const SECRETS: [&str; 8] =
+    [".env", ".env.*", ".git-credentials", ".npmrc", ".pypirc", ".ssh", "id_rsa", "id_ed25519"];
+
 /// What is to happen to a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -110,6 +115,7 @@ pub struct Filter {
     up_delete: RegexSet,
     remote_match: Option<RegexSet>,
     junk: RegexSet,
+    secrets: RegexSet,
     serve: Serve,
     own: Vec<RelPath>,
 }
@@ -139,6 +145,7 @@ impl Filter {
                 patterns => Some(compile("remote-match", patterns)?),
             },
             junk: compile("default ignores", &junk)?,
+            secrets: compile("secrets", &SECRETS.map(ToString::to_string))?,
             serve: rules.serve,
             own: rules.own.clone(),
         })
@@ -178,7 +185,10 @@ impl Filter {
         if self.include.is_match(path.as_str()) {
             return Verdict::Upload;
         }
-        if self.serve == Serve::Everything {
+        let is_secret = |path: &str| self.secrets.is_match(path);
+        if self.serve == Serve::Everything
+            && !path.ancestors().chain([path.as_str()]).any(is_secret)
+        {
             return Verdict::Publish;
         }
         Verdict::Ignored(Why::NotIncluded)

@@ -261,7 +261,8 @@ impl Printer {
     fn settings(&mut self, config: &Config) {
         let rules = &config.rules;
         let includes = rules.include.join(", ");
-        self.setting(if config.hosts.is_empty() { "publish" } else { "upload" }, &includes);
+        let is_sent = !config.hosts.is_empty();
+        self.setting(if is_sent { "upload" } else { "publish" }, &includes);
         if rules.serve == Serve::Everything {
             self.state("publish", "all that is not ignored");
         }
@@ -269,11 +270,14 @@ impl Printer {
         for (pattern, script) in rules.process.iter().zip(&config.scripts) {
             self.setting("process", &format!("{pattern}: {}", script.join(" ")));
         }
-        self.setting("delete", &rules.up_delete.join(", "));
-        if config.mirror {
+        // What is only published is neither deleted nor mirrored.
+        if is_sent {
+            self.setting("delete", &rules.up_delete.join(", "));
+        }
+        if config.mirror && is_sent {
             self.state("mirror", "what is removed or renamed here is there, too");
         }
-        if let Some(command) = &config.remote_command {
+        if let Some(command) = config.remote_command.as_ref().filter(|_| is_sent) {
             let when = match rules.remote_match.as_slice() {
                 [] => String::new(),
                 patterns => format!("after {}: ", patterns.join(", ")),

@@ -13,13 +13,14 @@ mod http;
 mod ignore;
 
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use tokio::sync::watch;
 
 use crate::config::Config;
@@ -33,6 +34,9 @@ use catalog::{Catalog, Listing};
 use content::Unread;
 use http::Shop;
 use ignore::Ignore;
+
+/// How often to try what cannot be read.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// A change is told of within this time.
 const TOLD: Duration = Duration::from_secs(1);
@@ -164,7 +168,7 @@ struct Keeper {
     /// What the rules select, published or not.
     selected: HashSet<RelPath>,
     catalog: Catalog,
-    /// What cannot be read, and was said to be so.
+    /// What cannot be read, as was said.
     unread: HashSet<RelPath>,
     /// Since when listed files are known to be otherwise.
     doubts: HashMap<RelPath, Instant>,
@@ -174,7 +178,16 @@ struct Keeper {
 
 impl Keeper {
     fn run(mut self, asks: &Receiver<Ask>) {
-        for ask in asks {
+        loop {
+            let wait = if self.unread.is_empty() { Duration::MAX } else { AGAIN };
+            let ask = match asks.recv_timeout(wait) {
+                Ok(ask) => ask,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.read_again();
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
             match ask {
                 Ask::List(paths) => {
                     self.forget();
@@ -248,10 +261,14 @@ impl Keeper {
                 self.catalog.remove(path);
             }
             Err(Unread::Closed(OpenError::Io(error))) => {
-                self.catalog.remove(path);
+                // What is wrong with the system (too many open files) is no reason to have boards
+                // delete it.
+                if error.kind() == io::ErrorKind::PermissionDenied {
+                    self.catalog.remove(path);
+                }
                 if self.unread.insert(path.clone()) {
                     self.tell(Event::Problem(format!(
-                        "{path}: not published: it cannot be read here: {error}"
+                        "{path}: not published as it is: it cannot be read here: {error}"
                     )));
                 }
             }
@@ -276,11 +293,20 @@ impl Keeper {
         }
     }
 
-    fn publish(&mut self) {
-        // There is no event when a file may be read again.
-        for path in self.unread.clone() {
-            self.look(&path);
+    /// There is no event when a file can be read at last.
+    fn read_again(&mut self) {
+        let unread = self.unread.clone();
+        for path in &unread {
+            if !self.look(path) {
+                self.unread.remove(path);
+            }
         }
+        if self.unread != unread {
+            self.publish();
+        }
+    }
+
+    fn publish(&mut self) {
         let listing = Arc::new(self.catalog.listing());
         let before = self.listing.borrow().clone();
         let is_new = before.as_ref().is_none_or(|before| before.version != listing.version);

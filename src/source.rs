@@ -160,12 +160,6 @@ impl Source {
         self.file.metadata()
     }
 
-    /// Whether the open file is in the state that it was in when it was opened, or last rewound.
-    #[cfg(feature = "serve")]
-    pub fn is_unchanged(&self) -> bool {
-        self.metadata().is_ok_and(|metadata| Stamp::of(&metadata) == self.stamp)
-    }
-
     /// The hash of what has been read since the start: 64 bits against accident, not malice.
     pub fn hash(&self) -> u64 {
         self.hash.digest()

@@ -416,7 +416,12 @@ impl Tree {
                         return Err(self.limit_reached());
                     }
                     Err(error) => {
-                        self.unreadable(&dir, &error.to_string())?;
+                        // In its own words it names the directory once more.
+                        let cause = match error.kind {
+                            ErrorKind::Io(error) => error.to_string(),
+                            kind => notify::Error::new(kind).to_string(),
+                        };
+                        self.unreadable(&dir, &cause)?;
                         continue;
                     }
                 }

@@ -76,8 +76,8 @@ fn sum(source: &mut Source, path: &RelPath) -> io::Result<(Checksum, u64)> {
 pub enum Content {
     /// All of it.
     Short(Bytes),
-    /// Open, and watched for changes while it is read.
-    Long(Box<Source>),
+    /// Open, and in this state as long as it is what was listed.
+    Long(Box<Source>, State),
 }
 
 /// What was asked for last.
@@ -90,7 +90,7 @@ pub struct Shelf {
 
 /// What cannot stay the same when a file changes: the time of its last change cannot be set back
 /// (`ctime`, where there is such a thing).
-type State = (Stamp, Option<SystemTime>);
+pub type State = (Stamp, Option<SystemTime>);
 
 fn state(source: &Source) -> io::Result<State> {
     let metadata = source.metadata()?;
@@ -138,16 +138,16 @@ impl Shelf {
         if stamp.is_fresh(now) && !stamp.is_ahead(now) {
             return None;
         }
-        let state = state(&source).ok()?;
-        let is_known = lock(&self.long).contains(&(item.checksum, state));
+        let now_is = state(&source).ok()?;
+        let is_known = lock(&self.long).contains(&(item.checksum, now_is));
         if !is_known {
             let (checksum, _) = sum(&mut source, &item.path).ok()?;
-            if checksum != item.checksum || !source.is_unchanged() {
+            if checksum != item.checksum || state(&source).ok()? != now_is {
                 return None;
             }
-            self.vouch(item.checksum, state, now);
+            self.vouch(item.checksum, now_is, now);
         }
-        Some(Content::Long(Box::new(source)))
+        Some(Content::Long(Box::new(source), now_is))
     }
 
     /// Notes that a long file in this state is what was listed.
@@ -196,6 +196,8 @@ pub enum Pieces {
     Long {
         /// The file, unless it is being read from.
         source: Option<Box<Source>>,
+        /// The state that it has to stay in.
+        state: State,
         /// The next piece of it.
         next: Option<JoinHandle<io::Result<Piece>>>,
         /// How many bytes are yet to come.
@@ -219,10 +221,10 @@ impl Pieces {
                 let place = |at| usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len());
                 Ok(Self::of(bytes.slice(place(range.start)..place(range.end))))
             }
-            Content::Long(mut source) => {
+            Content::Long(mut source, state) => {
                 let left = range.end - range.start;
                 source.restrict(range)?;
-                Ok(Self::Long { source: Some(source), next: None, left })
+                Ok(Self::Long { source: Some(source), state, next: None, left })
             }
         }
     }
@@ -231,12 +233,12 @@ impl Pieces {
 /// The next bytes of a file, and the rest of it.
 type Piece = (Box<Source>, Bytes);
 
-fn read_piece(mut source: Box<Source>) -> io::Result<Piece> {
+fn read_piece(mut source: Box<Source>, known: State) -> io::Result<Piece> {
     let mut piece = vec![0; PIECE];
     let read = source.read(&mut piece)?;
     piece.truncate(read);
     // It was what was listed until now, then, and the piece with it.
-    if read == 0 || !source.is_unchanged() {
+    if read == 0 || state(&source)? != known {
         return Err(io::Error::other("the file has changed"));
     }
     Ok((source, piece.into()))
@@ -256,9 +258,10 @@ impl Body for Pieces {
                 Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))))
             }
             Self::Long { left: 0, .. } => Poll::Ready(None),
-            Self::Long { source, next, left } => {
+            Self::Long { source, state, next, left } => {
                 if let Some(source) = source.take() {
-                    *next = Some(spawn_blocking(move || read_piece(source)));
+                    let state = *state;
+                    *next = Some(spawn_blocking(move || read_piece(source, state)));
                 }
                 let Some(reading) = next else { return Poll::Ready(None) };
                 let piece = ready!(Pin::new(reading).poll(context));

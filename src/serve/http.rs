@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -58,9 +59,12 @@ pub struct Shop {
     long_reads: Semaphore,
     doubts: Sender<Ask>,
     fetched: Mutex<BTreeMap<RelPath, Fetched>>,
-    has_fetched: Notify,
+    /// There is something to tell, or to count anew.
+    is_asked: Notify,
     /// Whether each request is told of.
     debug: bool,
+    /// How many requests came since that was told last.
+    asked: AtomicU64,
     events: Sender<Event>,
 }
 
@@ -92,8 +96,9 @@ impl Shop {
             long_reads: Semaphore::new(1),
             doubts,
             fetched: Mutex::default(),
-            has_fetched: Notify::new(),
+            is_asked: Notify::new(),
             debug: config.screen.debug,
+            asked: AtomicU64::new(0),
             events,
         }
     }
@@ -116,8 +121,22 @@ impl Shop {
             .unwrap_or_else(|| Arc::new(super::Catalog::default().listing()))
     }
 
+    /// Tells of a request, unless there are so many that nobody could read it.
+    fn tell_asked(&self, from: IpAddr, request: String) {
+        const MOST: u64 = 100;
+        let asked = self.asked.fetch_add(1, Ordering::Relaxed);
+        self.is_asked.notify_one();
+        if asked < MOST {
+            let _ = self.events.send(Event::Asked { from, request });
+        }
+        if asked == MOST {
+            let _ = self.events.send(Event::Notice("more requests than can be shown".to_owned()));
+        }
+    }
+
     /// Tells what has been fetched.
     pub fn tell_fetched(&self) {
+        self.asked.store(0, Ordering::Relaxed);
         let mut fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
         for Fetched { item, first, times } in std::mem::take(&mut *fetched).into_values() {
             let (path, bytes) = (item.path.clone(), item.len);
@@ -139,14 +158,14 @@ impl Shop {
             .entry(item.path.clone())
             .or_insert_with(|| Fetched { item: Arc::clone(item), first: by, times: 0 })
             .times += 1;
-        self.has_fetched.notify_one();
+        self.is_asked.notify_one();
     }
 }
 
 /// Tells what has been fetched, a little later, so that a fleet makes no more lines than a board.
 pub async fn tell_fetched(shop: Arc<Shop>) {
     loop {
-        shop.has_fetched.notified().await;
+        shop.is_asked.notified().await;
         sleep(TOGETHER).await;
         shop.tell_fetched();
     }
@@ -169,19 +188,23 @@ pub async fn answer(
     };
     let Reply { status, headers, mut pieces, item, len } = reply;
     if shop.debug {
-        let request = format!("{} {asked} {}", request.method(), status.as_str());
-        let _ = shop.events.send(Event::Asked { from, request });
+        shop.tell_asked(from, format!("{} {asked} {}", request.method(), status.as_str()));
     }
     let length = HeaderValue::from(len.unwrap_or_else(|| pieces.size_hint().lower()));
     if request.method() == Method::HEAD {
         pieces = Pieces::of("");
     }
+    let is_guarded = shop.token.is_some();
     let mut response = Response::new(Answer { pieces, place, item, from, shop });
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     // Also to HEAD, and of an empty file.
     if status != StatusCode::NOT_MODIFIED {
         response.headers_mut().insert(header::CONTENT_LENGTH, length);
+    }
+    if is_guarded {
+        // nginx would give its copy to those who do not know the token.
+        response.headers_mut().insert(header::VARY, HeaderValue::from_static("authorization"));
     }
     Ok(response)
 }

@@ -620,14 +620,19 @@ fn begin_fetching(stand: &Stand) -> (TcpStream, String) {
 
 #[test]
 fn a_file_that_changes_while_it_is_fetched_is_cut_with_a_reset() {
-    side_by_side([true, false], |is_rewritten| {
+    // The last one hides it, as cp -p and unpacking do.
+    side_by_side(["rewritten", "cut", "set back"], |how| {
         let stand = huge(&[]);
         let (mut stream, _) = begin_fetching(&stand);
-        if is_rewritten {
-            write_over(&stand.project.path("huge.bin"), &filled(HUGE, 2));
-        } else {
-            let file = File::options().write(true).open(stand.project.path("huge.bin")).unwrap();
+        let file = File::options().write(true).open(stand.project.path("huge.bin")).unwrap();
+        let modified = file.metadata().unwrap().modified().unwrap();
+        if how == "cut" {
             file.set_len(HUGE as u64 / 2).unwrap();
+        } else {
+            write_over(&stand.project.path("huge.bin"), &filled(HUGE, 2));
+        }
+        if how == "set back" {
+            file.set_modified(modified).unwrap();
         }
         let (rest, is_clean) = read_on(&mut stream);
         assert!(!is_clean && rest.len() + 1000 < HUGE);
@@ -1146,6 +1151,11 @@ fn options_that_do_not_fit_are_refused() {
         (&["--serve", "127.0.0.1:0", "--once", "h"], "--once"),
         (&["--serve", "127.0.0.1:0", "--serve-token", "a/b"], "--serve-token"),
         (&["--serve=no.such.address"], "--serve"),
+        (&["--serve", "99999"], "--serve"),
+        (&["--serve", "http://0.0.0.0:9090"], "--serve"),
+        (&["--serve-token", "x"], "--serve-token is of use only with --serve"),
+        (&["--serve", "--serve-token", "files"], "choose another"),
+        (&["--serve", "--check"], "--check tries out"),
     ] {
         let project = Project::new();
         let mut run = project.run(args);
@@ -1292,9 +1302,10 @@ fn a_file_that_cannot_be_read_is_named_once_and_left_out() {
     project.write("b.py", "b");
     site.wait_paths(&["a.py", "b.py"]);
     assert_eq!(run.count("locked.py"), 1);
+    // Nobody is told of that.
     lock(0o600);
-    write_over(&project.path("locked.py"), b"readable");
-    site.wait_paths(&["a.py", "b.py", "locked.py"]);
+    let listing = site.wait_paths(&["a.py", "b.py", "locked.py"]);
+    assert!(listing.has("locked.py", b"CONTENT"), "{listing:?}");
 }
 
 #[test]
@@ -1322,9 +1333,11 @@ fn what_is_compiled_anew_is_not_taken_from_boards_meanwhile() {
         project.write("a.py", "a");
         project.write("b.py", "b");
     });
-    let before = stand.site.wait_paths(&["a.mpy", "b.mpy"]);
-    stand.project.remove("a.mpy");
-    stand.project.remove("b.mpy");
+    stand.project.write("c.py", "c");
+    let before = stand.site.wait_paths(&["a.mpy", "b.mpy", "c.mpy"]);
+    for path in before.paths() {
+        stand.project.remove(path);
+    }
     stand.run.wait_for("no file is left to publish");
     assert_eq!(stand.site.list().version, before.version);
     stand.project.write("b.py", "B");
@@ -1544,4 +1557,53 @@ fn once_on_the_command_line_wins_over_serve_in_the_settings_file() {
     project.write("a.py", "a");
     assert!(project.autoftp(&["--once"]).output().unwrap().status.success());
     server.wait_file("a.py", "a");
+}
+
+/// Failed when the old name stayed for a second.
+#[test]
+fn what_is_renamed_is_published_under_one_name() {
+    let stand = Stand::start_with(&[], |project| {
+        for path in ["a.py", "lib/b.py", "lib/c.py"] {
+            project.write(path, path);
+        }
+    });
+    let mut before = stand.site.wait_paths(&["a.py", "lib/b.py", "lib/c.py"]);
+    for (from, to, paths) in [
+        ("a.py", "z.py", ["lib/b.py", "lib/c.py", "z.py"]),
+        ("lib", "new", ["new/b.py", "new/c.py", "z.py"]),
+    ] {
+        stand.project.rename(from, to);
+        stand.site.get(&format!("/files/version?wait=20&version={}", before.version));
+        before = stand.site.list();
+        assert_eq!(before.paths(), paths);
+    }
+}
+
+#[test]
+fn files_with_credentials_are_published_only_if_they_are_named() {
+    let fill = |project: &Project| {
+        for path in [".env", ".env.local", "sub/.ssh/config", "id_rsa", "a.py"] {
+            project.write(path, path);
+        }
+    };
+    assert_eq!(Stand::start_with(&[], fill).site.list().paths(), ["a.py"]);
+    let named = Stand::start_with(&["-p", ".env, *.py"], fill);
+    assert_eq!(named.site.list().paths(), [".env", "a.py"]);
+}
+
+#[test]
+fn serve_in_the_settings_file_may_be_turned_off() {
+    let project = Project::new();
+    project.write(".autoftp", "serve: false\n");
+    let mut run = project.run(&[]);
+    assert_eq!(run.wait_exit(), 2);
+    assert!(run.stderr().contains("HOST is missing"), "{}", run.stderr());
+}
+
+/// nginx gave its copy to those who did not know the token.
+#[test]
+fn what_a_token_guards_is_kept_apart_by_caches() {
+    let stand = digits(&["--serve-token", "known"]);
+    let answer = stand.site.get_with("/files", &[("Authorization", "Bearer known")]);
+    assert_eq!((answer.status, answer.header("vary")), (200, "authorization"));
 }
