@@ -14,22 +14,24 @@ use crate::tables::{Table, ms, number};
 use crate::tools::Kind;
 
 /// The files of the small project.
-const SMALL: usize = 20;
+pub const SMALL: usize = 20;
 
 /// Files in each directory.
-const FILES: usize = 10;
+pub const FILES: usize = 10;
 
 /// Who has not woken up for so long is idle.
 const GLANCE: Duration = Duration::from_millis(300);
 
 /// What `/proc` tells of a process.
 #[derive(Clone, Copy)]
-struct Usage {
+pub struct Usage {
     /// In kilobytes.
-    memory: u64,
+    pub memory: u64,
+    /// The most of it that there ever was.
+    pub peak: u64,
     threads: u64,
     /// In ticks of 10 ms.
-    ticks: u64,
+    pub ticks: u64,
     /// How often its threads went to sleep by themselves.
     waits: u64,
 }
@@ -72,7 +74,7 @@ pub fn idle(kinds: &[Kind], amount: &Amount) -> io::Result<Table> {
     Ok(table)
 }
 
-fn grow(root: &Path, directories: usize) -> io::Result<()> {
+pub fn grow(root: &Path, directories: usize) -> io::Result<()> {
     for number in 0..directories {
         let directory = root.join(format!("pkg{:03}/sub{:02}", number / 50, number % 50));
         fs::create_dir_all(&directory)?;
@@ -131,27 +133,35 @@ impl Running {
         }
     }
 
-    #[cfg(target_os = "linux")]
     fn usage(&self) -> io::Result<Usage> {
-        let process = Path::new("/proc").join(self.run.id().to_string());
+        Usage::of(&self.run)
+    }
+}
+
+impl Usage {
+    #[cfg(target_os = "linux")]
+    pub fn of(run: &Autoftp) -> io::Result<Usage> {
+        let process = Path::new("/proc").join(run.id().to_string());
         let status = fs::read_to_string(process.join("status"))?;
         let stat = fs::read_to_string(process.join("stat"))?;
         let mut waits = 0;
         for task in fs::read_dir(process.join("task"))? {
-            let status = fs::read_to_string(task?.path().join("status"))?;
+            // A thread may have ended meanwhile.
+            let status = fs::read_to_string(task?.path().join("status")).unwrap_or_default();
             waits += field(&status, "voluntary_ctxt_switches:");
         }
         // The name may have blanks; user and system time are the 12th and 13th field after it.
         let (_, fields) = stat.rsplit_once(')').unwrap_or_default();
         let times = fields.split_whitespace().skip(11).take(2);
         let ticks = times.map(|ticks| ticks.parse::<u64>().unwrap_or_default()).sum();
-        let (memory, threads) = (field(&status, "VmRSS:"), field(&status, "Threads:"));
-        Ok(Usage { memory, threads, ticks, waits })
+        let value = |name| field(&status, name);
+        let (memory, peak, threads) = (value("VmRSS:"), value("VmHWM:"), value("Threads:"));
+        Ok(Usage { memory, peak, threads, ticks, waits })
     }
 
     #[cfg(not(target_os = "linux"))]
-    fn usage(&self) -> io::Result<Usage> {
-        let _ = &self.run;
+    pub fn of(run: &Autoftp) -> io::Result<Usage> {
+        let _ = run;
         Err(io::Error::other("only Linux tells it"))
     }
 }

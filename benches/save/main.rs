@@ -2,11 +2,12 @@
 //!
 //! Drives the real program, as it is built for a release, against a real server (libunftp) behind a
 //! relay that is as far away as it is told to be, beside whatever of curl, lftp and Python is
-//! installed.
+//! installed; and lets a fleet of boards fetch from it.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on is to stop")]
 
 mod check;
+mod fleet;
 mod footprint;
 mod machine;
 mod measure;
@@ -31,7 +32,7 @@ use tools::Kind;
 const USAGE: &str = "\
 cargo bench [-- OPTIONS]
 
-  --quick   few saves, and no large project: to see that everything works
+  --quick   few saves, and smaller projects: to see that everything works
   --write   put what comes out into docs/benchmarks.md and docs/latency.svg";
 
 fn main() -> ExitCode {
@@ -77,6 +78,9 @@ fn run(amount: &Amount, write: bool) -> io::Result<usize> {
     report.big(&measure::big(&mut rigs, amount));
     drop(rigs);
     report.footprint(footprint::idle(&Kind::modes(), amount), footprint::program()?);
+    if cfg!(feature = "serve") {
+        report.fleet(&fleet::measure(amount)?, amount);
+    }
     if write {
         report.write()?;
     }

@@ -20,6 +20,12 @@ pub struct Amount {
     pub starts: usize,
     /// Directories of ten files each; none for nothing of the kind.
     pub large_tree: usize,
+    /// How long boards are looked at for whom there is nothing new.
+    pub fleet_idle: Duration,
+    /// Saves that a fleet fetches.
+    pub updates: usize,
+    /// Saves of which the version is fetched, in each way.
+    pub versions: usize,
 }
 
 impl Amount {
@@ -33,6 +39,10 @@ impl Amount {
             idle: Duration::from_secs(20),
             starts: 9,
             large_tree: 5_000,
+            // In it, everyone who waits for so long asks again once.
+            fleet_idle: Duration::from_secs(30),
+            updates: 20,
+            versions: 40,
         }
     }
 
@@ -46,6 +56,9 @@ impl Amount {
             idle: Duration::from_secs(3),
             starts: 3,
             large_tree: 0,
+            fleet_idle: Duration::from_secs(3),
+            updates: 3,
+            versions: 5,
             ..Amount::full()
         }
     }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::{fs, io};
 
+use crate::fleet::{self, BOARDS, Outcome};
 use crate::machine;
 use crate::measure::{Amount, BURST_ROUND_TRIP, Big, Latency, SMALL, Series};
 use crate::plot::{self, Line};
@@ -33,6 +34,17 @@ Round trips are made by a relay on the same computer that holds back what passes
 for half of them, and charges TCP's handshakes, as `benches/save/relay.rs` says. It does not model
 TCP's slow start, which costs files of more than about 14 kB more round trips with every tool, and
 loses nothing.";
+
+const FLEET: &str = "\
+They fetch from `autoftp --serve 127.0.0.1:0`, run by itself in a project of 20 small files and the
+one that is saved. As the published client for MicroPython does, they speak HTTP/1.0 with a connection
+for each request: `GET /files/version` until there is another one, then `GET /files`, and `GET
+/file/CHECKSUM` of what has changed. Those that ask once a second do so spread evenly over it; the
+others wait in `GET /files/version?wait=30&version=...` for the answer. Time begins just before a file
+that is saved in place is closed, and ends when a board has read all of its answer, which is compared
+byte for byte. They are threads on the same computer, without a network in between, and take their
+part of its processors. CPU time and memory are autoftp's: *CPU for it* is what an update for all of
+them takes beyond what passes anyway, *memory* is before the first, and *at most* up to the last.";
 
 /// How long those took that came to their end.
 fn seconds(bursts: &[Burst]) -> Values {
@@ -205,6 +217,24 @@ impl Report {
         };
         let size = number(Some(program as f64 / 1e6), 1);
         self.say(&format!("## At rest\n\n{idle}\nThe program has {size} MB."));
+    }
+
+    pub fn fleet(&mut self, outcome: &Outcome, amount: &Amount) {
+        let Outcome { fleet, versions, failed } = outcome;
+        self.say(&format!("## Boards that fetch\n\n{FLEET}"));
+        self.say(&format!(
+            "{BOARDS} boards, {} saves of a file of {} bytes, after {} seconds without one:\n\n\
+             {fleet}",
+            amount.updates,
+            fleet::LEN,
+            amount.fleet_idle.as_secs()
+        ));
+        self.say(&format!(
+            "Until a client knows that there is another version, {} saves of a file of {SMALL} bytes in \
+             each row:\n\n{versions}",
+            amount.versions
+        ));
+        self.faults += failed;
     }
 
     /// How many saves did not arrive as they should.

@@ -165,10 +165,10 @@ impl Rig {
 }
 
 /// Contents and pauses, the same in each run (xorshift).
-struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
-    fn new() -> Random {
+    pub fn new() -> Random {
         Random(0x9e37_79b9_7f4a_7c15)
     }
 
@@ -179,11 +179,11 @@ impl Random {
         self.0
     }
 
-    fn below(&mut self, limit: u64) -> u64 {
+    pub fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit
     }
 
-    fn text(&mut self, len: usize) -> Vec<u8> {
+    pub fn text(&mut self, len: usize) -> Vec<u8> {
         let words = std::iter::repeat_with(|| self.next().to_le_bytes());
         let letters = words.flatten().map(|byte| b'a' + byte % 26);
         letters.take(len).collect()
