@@ -206,7 +206,7 @@ struct App {
     is_serving: bool,
     /// What is to be published together.
     burst: Burst,
-    /// What there is to publish at first is not known yet.
+    /// What there is to publish is not known: at first, and when the directory is gone.
     awaits_listing: bool,
     /// How many files were fetched, and how many bytes.
     fetched: (u64, u64),
@@ -235,7 +235,10 @@ impl App {
                 },
                 recv(events) -> event => if let Ok(event) = event { self.take_event(event) },
                 recv(reports) -> report => if let Ok(report) = report {
-                    self.scripts.take_report(report, Instant::now());
+                    let now = Instant::now();
+                    // What it has left behind is about to come.
+                    self.burst.stir(now);
+                    self.scripts.take_report(report, now);
                 },
                 recv(stops) -> stop => match stop {
                     Ok(Stop::Drain) => {
@@ -289,7 +292,18 @@ impl App {
     /// When what has changed is to be published.
     fn burst_ends(&self) -> Option<Instant> {
         let since = self.burst.scripts_since()?;
-        self.burst.ends(self.settling.next_due(), self.scripts.runs_since(since))
+        // What has gone may come back in a moment, or not at all: both halves belong together.
+        let has_more = self.scripts.runs_since(since)
+            || self.settling.gone().any(|path| !self.is_renamed(path));
+        self.burst.ends(self.settling.next_due(), has_more)
+    }
+
+    /// Whether a file that has gone is published under another name.
+    fn is_renamed(&self, path: &RelPath) -> bool {
+        let mut names = (self.renames.iter())
+            .filter(|(.., when)| when.elapsed() < Timing::NATIVE.gone)
+            .filter_map(|(from, to, _)| path.moved(from, to));
+        names.any(|name| self.config.filter.publishes(&name))
     }
 
     fn is_done(&self) -> bool {
@@ -313,11 +327,13 @@ impl App {
             && let Some(server) = &self.server
         {
             self.burst.end();
-            // What was renamed is not published under both names, while it may yet come back.
-            for path in self.settling.gone().filter(|path| !self.is_here(path)) {
+            for path in self.settling.gone().filter(|path| self.is_renamed(path)) {
                 server.gone(path);
             }
-            server.publish();
+            // A listing that is awaited has it.
+            if !self.awaits_listing {
+                server.publish();
+            }
         }
         if self.settling.is_empty() && self.scripts.is_done() {
             for id in 0..self.hosts.len() {
@@ -371,8 +387,10 @@ impl App {
             Seen::Renamed { from, to } => return self.take_rename(from, to),
             Seen::Listing(files) => return self.take_listing(files),
             Seen::RootGone => {
-                if let Some(server) = &self.server {
-                    server.forget();
+                // What is there when it is back is no news, and what is not has no removal.
+                if self.server.is_some() {
+                    self.awaits_listing = true;
+                    self.watch.list();
                 }
                 return self.settling.forget_gone();
             }
@@ -398,8 +416,8 @@ impl App {
                     self.wiped = Wiped::No;
                 }
                 let now = Instant::now();
-                // What somebody goes on writing to is no reason to wait.
-                if signal != Signal::Modified {
+                // What somebody goes on writing to is no reason to wait, where its end is told.
+                if signal != Signal::Modified || !watch::PER_DIRECTORY {
                     self.burst.stir(now);
                 }
                 self.settling.observe(path, signal, now);
@@ -426,11 +444,11 @@ impl App {
         }
     }
 
-    /// A rename is done as such only where it is mirrored.
+    /// A rename is told of only where it matters.
     fn take_rename(&mut self, from: RelPath, to: RelPath) {
         let now = Instant::now();
         self.renames.retain(|(.., when)| now - *when < Timing::NATIVE.gone);
-        if self.config.mirror {
+        if self.has_to_know_gone() {
             self.renames.push((from, to, now));
         }
     }
@@ -450,8 +468,11 @@ impl App {
         self.wiped == Wiped::Said
     }
 
-    /// What the file was named before, if it was renamed just now.
+    /// What the file was named before, if it was renamed just now and that is to be done there, too.
     fn renamed_from(&self, path: &RelPath) -> Option<RelPath> {
+        if !self.config.mirror {
+            return None;
+        }
         let from = |(from, to, _): &(RelPath, RelPath, _)| path.moved(to, from);
         self.renames.iter().rev().find_map(from)
     }
@@ -555,7 +576,7 @@ impl App {
     }
 
     fn is_here(&self, path: &RelPath) -> bool {
-        path.under(&self.config.root).is_file()
+        path.under(&self.config.root).symlink_metadata().is_ok()
     }
 
     fn order(&mut self, path: &RelPath) {
@@ -606,6 +627,7 @@ impl App {
                 self.fetched.0 += times;
                 self.fetched.1 += bytes * times;
             }
+            Event::Doubted(path) => self.watch.look(path.under(&self.config.root)),
             Event::ServingEnded => self.is_serving = false,
             _ => {}
         }

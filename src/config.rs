@@ -483,8 +483,12 @@ fn argument(setting: &Setting) -> Result<Option<String>> {
         };
     }
     match value {
-        Some("false" | "no" | "off") if key == "serve" => Ok(None),
         Some("") | None if matches!(key, "poll" | "serve") => Ok(Some(format!("--{key}"))),
+        Some(value) if key == "serve" => Ok(match value.to_ascii_lowercase().as_str() {
+            "false" | "no" | "off" => None,
+            "true" | "yes" | "on" => Some("--serve".to_owned()),
+            _ => Some(format!("--serve={value}")),
+        }),
         Some("") => Ok(None),
         Some(value) => Ok(Some(format!("--{key}={value}"))),
         None => bail!("{key} has no value: give it as '{key}: VALUE'"),

@@ -106,6 +106,8 @@ pub enum Event {
         /// and how many times it was fetched since this was told last.
         times: u64,
     },
+    /// A published file is not what was listed, and nothing was heard of a change.
+    Doubted(RelPath),
     /// Somebody asked for something.
     Asked {
         /// Who.

@@ -44,8 +44,17 @@ const JUNK: &[&str] = &[
 
 /// What boards cannot fetch unless it is included by name or pattern: these files hold credentials of
 /// the person who works here.
-const SECRETS: [&str; 8] =
-    [".env", ".env.*", ".git-credentials", ".npmrc", ".pypirc", ".ssh", "id_rsa", "id_ed25519"];
+const SECRETS: [&str; 9] = [
+    ".env",
+    ".env.*",
+    ".git-credentials",
+    ".npmrc",
+    ".pypirc",
+    ".ssh",
+    "id_rsa",
+    "id_ecdsa",
+    "id_ed25519",
+];
 
 /// What is to happen to a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

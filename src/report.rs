@@ -321,7 +321,7 @@ impl Printer {
                 let text = shown(&format!("< {from} {request}"));
                 self.print(&self.out.paint(&text, Color::BrightBlack));
             }
-            Event::ServingEnded => {}
+            Event::Doubted(_) | Event::ServingEnded => {}
             Event::Deleted(path) => self.file(&path, "deleted here", None),
             Event::WouldDelete(path) => self.file(&path, "would delete here", None),
             Event::NotDeleted { path, cause } => {

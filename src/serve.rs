@@ -12,7 +12,8 @@ mod content;
 mod http;
 mod ignore;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -38,26 +39,16 @@ use ignore::Ignore;
 /// How often to try what cannot be read.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// A change is told of within this time.
-const TOLD: Duration = Duration::from_secs(1);
-
-/// A doubt that was not repeated for so long had its reason then.
-const FORGOTTEN: Duration = Duration::from_secs(600);
-
 /// What is to be done to what is published.
 enum Ask {
     /// These are all files that there are.
     List(Vec<RelPath>),
-    /// There are none.
-    Forget,
     /// The file may have changed.
     Changed(RelPath),
     /// The file is gone.
     Gone(RelPath),
     /// Show what has come of it.
     Publish,
-    /// Somebody asked for the file, and it is not what was listed.
-    Doubt(RelPath),
 }
 
 /// The running server.
@@ -70,11 +61,6 @@ impl Server {
     /// These are all files that the rules select. From then on requests are answered.
     pub fn list(&self, files: Vec<RelPath>) {
         self.ask(Ask::List(files));
-    }
-
-    /// The watched directory is gone, with all files.
-    pub fn forget(&self) {
-        self.ask(Ask::Forget);
     }
 
     /// The file may have changed.
@@ -121,11 +107,10 @@ pub fn start(config: &Arc<Config>, events: &Sender<Event>) -> Result<Option<Serv
         config: Arc::clone(config),
         events: events.clone(),
         ignore,
-        is_open: false,
         selected: HashSet::new(),
         catalog: Catalog::default(),
         unread: HashSet::new(),
-        doubts: HashMap::new(),
+        is_kept: false,
         address: listener.local_addr()?,
         listing,
     };
@@ -133,7 +118,7 @@ pub fn start(config: &Arc<Config>, events: &Sender<Event>) -> Result<Option<Serv
         .name("catalog".to_owned())
         .spawn(move || keeper.run(&inbox))
         .context("no thread for what is published")?;
-    let shop = Shop::new(config, events.clone(), asks.clone(), listed, stopped);
+    let shop = Shop::new(config, events.clone(), listed, stopped);
     let events = events.clone();
     thread::Builder::new()
         .name("serve".to_owned())
@@ -163,42 +148,46 @@ struct Keeper {
     config: Arc<Config>,
     events: Sender<Event>,
     ignore: Ignore,
-    /// Whether it is known what there is.
-    is_open: bool,
     /// What the rules select, published or not.
     selected: HashSet<RelPath>,
     catalog: Catalog,
     /// What cannot be read, as was said.
     unread: HashSet<RelPath>,
-    /// Since when listed files are known to be otherwise.
-    doubts: HashMap<RelPath, Instant>,
+    /// Whether it was said that the list stays as it was.
+    is_kept: bool,
     address: SocketAddr,
     listing: watch::Sender<Option<Arc<Listing>>>,
 }
 
 impl Keeper {
     fn run(mut self, asks: &Receiver<Ask>) {
+        let mut next_try = Instant::now();
         loop {
-            let wait = if self.unread.is_empty() { Duration::MAX } else { AGAIN };
+            let wait = match self.unread.is_empty() {
+                true => Duration::MAX,
+                false => next_try.saturating_duration_since(Instant::now()),
+            };
             let ask = match asks.recv_timeout(wait) {
                 Ok(ask) => ask,
                 Err(RecvTimeoutError::Timeout) => {
-                    self.read_again();
+                    self.try_again();
+                    next_try = Instant::now() + AGAIN;
                     continue;
                 }
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             match ask {
                 Ask::List(paths) => {
-                    self.forget();
+                    self.catalog = Catalog::default();
+                    self.selected.clear();
+                    self.unread.clear();
+                    self.reload();
                     for path in paths {
                         self.look(&path);
                         self.selected.insert(path);
                     }
-                    self.is_open = true;
                     self.publish();
                 }
-                Ask::Forget => self.forget(),
                 Ask::Changed(path) => {
                     if path.as_str() == SERVE_IGNORE {
                         self.reload();
@@ -211,18 +200,12 @@ impl Keeper {
                         self.reload();
                     }
                     self.selected.remove(&path);
+                    self.unread.remove(&path);
                     self.catalog.remove(&path);
                 }
                 Ask::Publish => self.publish(),
-                Ask::Doubt(path) => self.doubt(&path),
             }
         }
-    }
-
-    fn forget(&mut self) {
-        self.catalog = Catalog::default();
-        self.selected.clear();
-        self.reload();
     }
 
     /// Takes in the rules of [`SERVE_IGNORE`].
@@ -243,20 +226,16 @@ impl Keeper {
         }
     }
 
-    /// Takes in a file as it is now; returns whether it is there.
-    fn look(&mut self, path: &RelPath) -> bool {
-        self.doubts.remove(path);
+    /// Takes in a file as it is now.
+    fn look(&mut self, path: &RelPath) {
+        let was_unread = self.unread.remove(path);
         if self.ignore.covers(path) || !self.config.filter.publishes(path) {
-            self.catalog.remove(path);
-            return true;
+            return self.catalog.remove(path);
         }
         match content::read(&self.config.root, path) {
-            Ok(item) => {
-                self.unread.remove(path);
-                self.catalog.put(item);
-            }
+            Ok(item) => self.catalog.put(item),
             // An editor may put it back; that it has gone will be told.
-            Err(Unread::Closed(OpenError::Vanished)) => return false,
+            Err(Unread::Closed(OpenError::Vanished)) => {}
             Err(Unread::Link | Unread::Closed(OpenError::LeadsOutside)) => {
                 self.catalog.remove(path);
             }
@@ -266,59 +245,41 @@ impl Keeper {
                 if error.kind() == io::ErrorKind::PermissionDenied {
                     self.catalog.remove(path);
                 }
-                if self.unread.insert(path.clone()) {
+                self.unread.insert(path.clone());
+                if !was_unread {
                     self.tell(Event::Problem(format!(
                         "{path}: not published as it is: it cannot be read here: {error}"
                     )));
                 }
             }
         }
-        true
-    }
-
-    /// What changes is told within a second: if it is not, somebody changed it without the system's
-    /// notice.
-    fn doubt(&mut self, path: &RelPath) {
-        let now = Instant::now();
-        let since = self.doubts.entry(path.clone()).or_insert(now);
-        match now - *since {
-            age if age < TOLD => {}
-            age if age < FORGOTTEN => {
-                if !self.look(path) {
-                    self.catalog.remove(path);
-                }
-                self.publish();
-            }
-            _ => *since = now,
-        }
     }
 
     /// There is no event when a file can be read at last.
-    fn read_again(&mut self) {
-        let unread = self.unread.clone();
-        for path in &unread {
-            if !self.look(path) {
-                self.unread.remove(path);
+    fn try_again(&mut self) {
+        for path in &self.unread {
+            if File::open(path.under(&self.config.root)).is_ok() {
+                self.tell(Event::Doubted(path.clone()));
             }
-        }
-        if self.unread != unread {
-            self.publish();
         }
     }
 
     fn publish(&mut self) {
         let listing = Arc::new(self.catalog.listing());
         let before = self.listing.borrow().clone();
-        let is_new = before.as_ref().is_none_or(|before| before.version != listing.version);
-        if !self.is_open || !is_new {
+        if before.as_ref().is_some_and(|before| before.version == listing.version) {
             return;
         }
         if listing.items.is_empty() && before.is_some() {
             // Rather a disk that was taken away, or a clean build, than a wish to empty all boards.
-            return self.tell(Event::Notice(
-                "no file is left to publish, so the list for boards stays as it was".to_owned(),
-            ));
+            if !std::mem::replace(&mut self.is_kept, true) {
+                self.tell(Event::Notice(
+                    "no file is left to publish, so the list for boards stays as it was".to_owned(),
+                ));
+            }
+            return;
         }
+        self.is_kept = false;
         let files = listing.items.len();
         self.listing.send_replace(Some(Arc::clone(&listing)));
         let Some(before) = before else {

@@ -27,7 +27,7 @@ use crate::queue::Signal;
 use crate::source::Stamp;
 
 /// Where the system reports the closing of a file and watches single directories (inotify).
-const PER_DIRECTORY: bool = cfg!(any(target_os = "linux", target_os = "android"));
+pub const PER_DIRECTORY: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
 /// The pause between two looks where events cannot be had.
 const POLL: Duration = Duration::from_secs(2);
@@ -74,6 +74,11 @@ impl Watch {
     pub fn mark(&self) {
         // The thread is gone only when nobody listens to it.
         let _ = self.inbox.send(Raw::MarkWanted);
+    }
+
+    /// Looks at this file once more: what is told is as if it had been found, or had gone.
+    pub fn look(&self, path: PathBuf) {
+        let _ = self.inbox.send(Raw::LookWanted(path));
     }
 
     /// Asks for a [`Seen::Listing`].
@@ -132,6 +137,8 @@ enum Raw {
     MovedOut(PathBuf, Option<usize>),
     /// A name is gone.
     Gone(PathBuf),
+    /// [`Watch::look`] was called.
+    LookWanted(PathBuf),
     /// [`Watch::list`] was called.
     ListWanted,
     /// [`Watch::mark`] was called.
@@ -271,6 +278,7 @@ impl Tree {
                     Ok(())
                 }
                 Raw::MarkSeen => self.send(Seen::Mark),
+                Raw::LookWanted(path) => self.look(&path),
                 Raw::ListWanted => self.list(),
                 Raw::Overflow => {
                     self.notice("too many changes at once: comparing the whole tree".to_owned());
@@ -316,6 +324,11 @@ impl Tree {
                     }
                     Ok(Raw::ListWanted) => {
                         if let Err(end) = self.list() {
+                            return end;
+                        }
+                    }
+                    Ok(Raw::LookWanted(path)) => {
+                        if let Err(end) = self.look(&path) {
                             return end;
                         }
                     }
@@ -392,7 +405,13 @@ impl Tree {
     }
 
     fn tell_if_emptied(&self) -> Result<(), End> {
-        if self.snapshot.is_empty() { self.send(Seen::Emptied) } else { Ok(()) }
+        // To what is not mirrored, it does not matter.
+        if !self.config.mirror {
+            return Ok(());
+        }
+        // What is only published is on no server.
+        let is_sent = |path| self.config.filter.verdict(path) != Verdict::Publish;
+        if self.snapshot.keys().any(is_sent) { Ok(()) } else { self.send(Seen::Emptied) }
     }
 
     /// Watches `top` and every directory beneath it that is not excluded, and takes in the files.
@@ -509,6 +528,18 @@ impl Tree {
         self.send(Seen::Change(rel, Signal::Found))
     }
 
+    /// Whatever is known of a file is forgotten, and told anew.
+    fn look(&mut self, path: &Path) -> Result<(), End> {
+        if fs::symlink_metadata(path).is_err() {
+            let is_root_there = self.config.root.is_dir();
+            return if is_root_there { self.gone(path) } else { Err(End::RootGone) };
+        }
+        if let Ok(rel) = self.relative(path) {
+            self.snapshot.remove(&rel);
+        }
+        self.found(path, Scan::Compare, |path| fs::metadata(path))
+    }
+
     /// A name came into being; what for is not known yet.
     fn created(&mut self, path: &Path, watcher: &mut RecommendedWatcher) -> Result<(), End> {
         let Ok(metadata) = fs::symlink_metadata(path) else {
@@ -577,6 +608,7 @@ impl Tree {
             return Ok(());
         }
         match fs::metadata(path) {
+            Ok(metadata) if !metadata.is_file() => Ok(()),
             Ok(metadata) => {
                 self.snapshot.insert(rel, (Stamp::of(&metadata), self.scans));
                 Ok(())

@@ -19,8 +19,6 @@ pub enum Server {}
 impl Server {
     pub fn list(&self, _: Vec<RelPath>) {}
 
-    pub fn forget(&self) {}
-
     pub fn changed(&self, _: &RelPath) {}
 
     pub fn gone(&self, _: &RelPath) {}

@@ -37,14 +37,14 @@ impl Burst {
         self.begun?.checked_sub(PATIENCE)
     }
 
-    /// When it is over, as far as is known now. More of it may be about to settle at `next`, or come
-    /// from scripts.
-    pub fn ends(&self, next: Option<Instant>, has_scripts: bool) -> Option<Instant> {
+    /// When it is over, as far as is known now. More of it may be about to settle at `next`; or it
+    /// `has_more`, from scripts or of what has gone.
+    pub fn ends(&self, next: Option<Instant>, has_more: bool) -> Option<Instant> {
         let begun = self.begun?;
         let latest = begun + PATIENCE;
         let stirred = self.stirred.unwrap_or(begun);
         let soon = stirred.max(begun) + SOON;
-        let is_under_way = has_scripts || next.is_some_and(|next| next < soon);
+        let is_under_way = has_more || next.is_some_and(|next| next < soon);
         Some(if is_under_way { latest } else { latest.min(stirred + LULL) })
     }
 

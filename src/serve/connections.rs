@@ -1,5 +1,5 @@
-//! Who is connected, and for how long. Whoever comes is let in; when there are too many, whoever has
-//! done nothing for the longest time has to go.
+//! Who is connected, and for how long. Whoever comes is let in; when there are too many, another has to
+//! go for it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -28,7 +28,7 @@ const HEAD: Duration = Duration::from_secs(10);
 const STALL: Duration = Duration::from_secs(30);
 
 /// No answer takes longer than this.
-const LONGEST_ANSWER: Duration = Duration::from_secs(600);
+const LONGEST_ANSWER: Duration = Duration::from_secs(3600);
 
 /// The head of a request has no more bytes than this.
 const LONGEST_HEAD: usize = 16 * 1024;
@@ -40,7 +40,13 @@ const MOST: usize = 1024;
 /// The pause when the system gives us no connection.
 const BREATH: Duration = Duration::from_millis(100);
 
-/// What a connection is doing. Whoever comes first in this order is the first to go.
+/// How long a newcomer may take to say a word before it has to go for others.
+const NEW: Duration = Duration::from_secs(1);
+
+/// How long somebody who is being answered is not sent away for others.
+const SLOW: Duration = Duration::from_secs(60);
+
+/// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Doing {
     /// It has asked for nothing, or for nothing more.
@@ -54,9 +60,26 @@ pub enum Doing {
 /// The connections that there are.
 #[derive(Default)]
 struct Crowd {
-    /// In the order in which they have to go: by what they do, and since when.
-    all: BTreeMap<(Doing, u64), AbortHandle>,
+    /// By what they do, those that have done it for longest first, and since when.
+    all: BTreeMap<(Doing, u64), (AbortHandle, Instant)>,
     turn: u64,
+}
+
+impl Crowd {
+    /// Sends one away: who has asked for nothing, waits, takes long, or, after all, has just come.
+    fn thin_out(&mut self) {
+        let longest = |doing| self.all.range((doing, 0)..).next().filter(|(at, _)| at.0 == doing);
+        let for_long =
+            |doing, limit| longest(doing).filter(|(_, (_, since))| since.elapsed() >= limit);
+        let first = for_long(Doing::Nothing, NEW)
+            .or_else(|| longest(Doing::Waiting))
+            .or_else(|| for_long(Doing::Fetching, SLOW))
+            .or_else(|| self.all.first_key_value())
+            .map(|(at, _)| *at);
+        if let Some((handle, _)) = first.and_then(|at| self.all.remove(&at)) {
+            handle.abort();
+        }
+    }
 }
 
 /// One connection's place among the others. Leaving it gives it up.
@@ -72,10 +95,10 @@ impl Place {
     pub fn now(&self, doing: Doing) {
         let mut crowd = lock(&self.crowd);
         let mut at = lock(&self.at);
-        if let Some(handle) = crowd.all.remove(&at) {
+        if let Some((handle, _)) = crowd.all.remove(&at) {
             crowd.turn += 1;
             *at = (doing, crowd.turn);
-            crowd.all.insert(*at, handle);
+            crowd.all.insert(*at, (handle, Instant::now()));
         }
     }
 
@@ -117,7 +140,7 @@ pub async fn accept(listener: TcpListener, shop: Arc<Shop>) -> Result<()> {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let mut stopped = shop.stopped();
-    // Until then they wait in the system's queue: an empty list would empty the boards.
+    // Until it is known what there is they wait in the system's queue.
     tokio::select! {
         () = shop.opens() => {}
         _ = stopped.wait_for(|stopped| *stopped) => return Ok(()),
@@ -135,10 +158,8 @@ pub async fn accept(listener: TcpListener, shop: Arc<Shop>) -> Result<()> {
         match accepted {
             Ok((stream, _)) => {
                 let mut all = lock(&crowd);
-                while all.all.len() >= most
-                    && let Some((_, handle)) = all.all.pop_first()
-                {
-                    handle.abort();
+                while all.all.len() >= most {
+                    all.thin_out();
                 }
                 all.turn += 1;
                 let at = (Doing::Nothing, all.turn);
@@ -148,7 +169,7 @@ pub async fn accept(listener: TcpListener, shop: Arc<Shop>) -> Result<()> {
                     sent: Mutex::default(),
                 });
                 let handle = tasks.spawn(attend(stream, place, Arc::clone(&shop)));
-                all.all.insert(at, handle);
+                all.all.insert(at, (handle, Instant::now()));
             }
             // Too many open files, or a client that has gone again.
             Err(_) => sleep(BREATH).await,

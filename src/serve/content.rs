@@ -48,6 +48,10 @@ pub fn read(root: &Path, path: &RelPath) -> Result<Item, Unread> {
 }
 
 fn open(root: &Path, path: &RelPath) -> Result<Source, Unread> {
+    // Also one that leads nowhere, or not yet.
+    if path.under(root).is_symlink() {
+        return Err(Unread::Link);
+    }
     match Source::open(root, path) {
         Ok(source) if source.target().is_some() => Err(Unread::Link),
         Ok(source) => Ok(source),

@@ -29,7 +29,6 @@ use crate::event::Event;
 use crate::path::RelPath;
 use crate::report::count;
 
-use super::Ask;
 use super::catalog::{Checksum, Item, Listing, quoted};
 use super::connections::{Doing, Place};
 use super::content::{Content, Pieces, Shelf};
@@ -57,7 +56,6 @@ pub struct Shop {
     shelf: Arc<Shelf>,
     /// Reading a long file takes its time: no more than one is checked at once.
     long_reads: Semaphore,
-    doubts: Sender<Ask>,
     fetched: Mutex<BTreeMap<RelPath, Fetched>>,
     /// There is something to tell, or to count anew.
     is_asked: Notify,
@@ -80,7 +78,6 @@ impl Shop {
     pub fn new(
         config: &Config,
         events: Sender<Event>,
-        doubts: Sender<Ask>,
         listing: watch::Receiver<Option<Arc<Listing>>>,
         stopped: watch::Receiver<bool>,
     ) -> Self {
@@ -94,7 +91,6 @@ impl Shop {
             stopped,
             shelf: Arc::default(),
             long_reads: Semaphore::new(1),
-            doubts,
             fetched: Mutex::default(),
             is_asked: Notify::new(),
             debug: config.screen.debug,
@@ -160,62 +156,10 @@ impl Shop {
             .times += 1;
         self.is_asked.notify_one();
     }
-}
 
-/// Tells what has been fetched, a little later, so that a fleet makes no more lines than a board.
-pub async fn tell_fetched(shop: Arc<Shop>) {
-    loop {
-        shop.is_asked.notified().await;
-        sleep(TOGETHER).await;
-        shop.tell_fetched();
-    }
-}
-
-/// Answers one request.
-pub async fn answer(
-    request: Request<Incoming>,
-    from: IpAddr,
-    place: Arc<Place>,
-    shop: Arc<Shop>,
-) -> Result<Response<Answer>, Infallible> {
-    place.now(Doing::Fetching);
-    let query = request.uri().query().map_or_else(String::new, |query| format!("?{query}"));
-    let (reply, asked) = match shop.admit(&request) {
-        _ if shop.is_misled(&request) => (Reply::misled(), "...".to_owned()),
-        Some(path) => (shop.route(&request, path, &place).await, format!("{path}{query}")),
-        // What may be an attempt at the token is shown to nobody.
-        None => (Reply::stranger(), "...".to_owned()),
-    };
-    let Reply { status, headers, mut pieces, item, len } = reply;
-    if shop.debug {
-        shop.tell_asked(from, format!("{} {asked} {}", request.method(), status.as_str()));
-    }
-    let length = HeaderValue::from(len.unwrap_or_else(|| pieces.size_hint().lower()));
-    if request.method() == Method::HEAD {
-        pieces = Pieces::of("");
-    }
-    let is_guarded = shop.token.is_some();
-    let mut response = Response::new(Answer { pieces, place, item, from, shop });
-    *response.status_mut() = status;
-    *response.headers_mut() = headers;
-    // Also to HEAD, and of an empty file.
-    if status != StatusCode::NOT_MODIFIED {
-        response.headers_mut().insert(header::CONTENT_LENGTH, length);
-    }
-    if is_guarded {
-        // nginx would give its copy to those who do not know the token.
-        response.headers_mut().insert(header::VARY, HeaderValue::from_static("authorization"));
-    }
-    Ok(response)
-}
-
-impl Shop {
     /// Whether it is not meant for us: a web page whose name leads to this computer all of a sudden
     /// (DNS rebinding) could read what only this computer is to.
     fn is_misled(&self, request: &Request<Incoming>) -> bool {
-        if request.version() != Version::HTTP_11 {
-            return false;
-        }
         let named = request.uri().authority().map(Authority::host);
         let host = request.headers().get(header::HOST).map(|host| host.to_str().unwrap_or("."));
         // A name without a dot, or with one of these ends, is nobody's on the internet.
@@ -224,10 +168,8 @@ impl Shop {
             let is_local = name.ends_with(".local") || name.ends_with(".localhost");
             is_local || !name.contains('.') || name.parse::<IpAddr>().is_ok()
         };
-        let Some(host) = named.or(host) else {
-            // RFC 9112, 3.2.
-            return true;
-        };
+        // Who says none is no browser.
+        let Some(host) = named.or(host) else { return false };
         let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
         self.is_private && !(is_near(name) || host.starts_with('['))
     }
@@ -306,6 +248,19 @@ impl Shop {
         Reply::current(version, request, || format!(r#"{{"version":"{version}"}}"#).into())
     }
 
+    /// The file, if it is what was listed.
+    async fn content(&self, item: &Arc<Item>) -> Option<Content> {
+        if let Some(bytes) = self.shelf.find(item.checksum) {
+            return Some(Content::Short(bytes));
+        }
+        let _turn = match item.is_long() {
+            true => Some(self.long_reads.acquire().await),
+            false => None,
+        };
+        let (shelf, root, item) = (Arc::clone(&self.shelf), self.root.clone(), Arc::clone(item));
+        spawn_blocking(move || shelf.content(&root, &item)).await.ok().flatten()
+    }
+
     async fn file(&self, request: &Request<Incoming>, checksum: &str) -> Reply {
         let listing = self.listing();
         let Some(item) = Checksum::parse(checksum).and_then(|checksum| listing.find(checksum))
@@ -335,7 +290,7 @@ impl Shop {
             content.and_then(|content| Pieces::cut(content, range.clone()).ok())
         };
         let Some(pieces) = pieces else {
-            let _ = self.doubts.send(Ask::Doubt(item.path.clone()));
+            let _ = self.events.send(Event::Doubted(item.path.clone()));
             return Reply::error(
                 StatusCode::BAD_REQUEST,
                 "this file has just changed: ask for /files again",
@@ -358,19 +313,60 @@ impl Shop {
     }
 }
 
-impl Shop {
-    /// The file, if it is what was listed.
-    async fn content(&self, item: &Arc<Item>) -> Option<Content> {
-        if let Some(bytes) = self.shelf.find(item.checksum) {
-            return Some(Content::Short(bytes));
-        }
-        let _turn = match item.is_long() {
-            true => Some(self.long_reads.acquire().await),
-            false => None,
-        };
-        let (shelf, root, item) = (Arc::clone(&self.shelf), self.root.clone(), Arc::clone(item));
-        spawn_blocking(move || shelf.content(&root, &item)).await.ok().flatten()
+/// Tells what has been fetched, a little later, so that a fleet makes no more lines than a board.
+pub async fn tell_fetched(shop: Arc<Shop>) {
+    loop {
+        shop.is_asked.notified().await;
+        sleep(TOGETHER).await;
+        shop.tell_fetched();
     }
+}
+
+/// Answers one request.
+pub async fn answer(
+    request: Request<Incoming>,
+    from: IpAddr,
+    place: Arc<Place>,
+    shop: Arc<Shop>,
+) -> Result<Response<Answer>, Infallible> {
+    place.now(Doing::Fetching);
+    let query = request.uri().query().map_or_else(String::new, |query| format!("?{query}"));
+    let (reply, asked) = match shop.admit(&request) {
+        _ if lacks_host(&request) => (Reply::lost("the Host is missing"), "...".to_owned()),
+        _ if shop.is_misled(&request) => {
+            let message = "this is for this computer only: ask for it by its IP address";
+            (Reply::lost(message), "...".to_owned())
+        }
+        Some(path) => (shop.route(&request, path, &place).await, format!("{path}{query}")),
+        // What may be an attempt at the token is shown to nobody.
+        None => (Reply::stranger(), "...".to_owned()),
+    };
+    let Reply { status, headers, mut pieces, item, len } = reply;
+    if shop.debug {
+        shop.tell_asked(from, format!("{} {asked} {}", request.method(), status.as_str()));
+    }
+    let length = HeaderValue::from(len.unwrap_or_else(|| pieces.size_hint().lower()));
+    if request.method() == Method::HEAD {
+        pieces = Pieces::of("");
+    }
+    let is_guarded = shop.token.is_some();
+    let mut response = Response::new(Answer { pieces, place, item, from, shop });
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    // Also to HEAD, and of an empty file.
+    if status != StatusCode::NOT_MODIFIED {
+        response.headers_mut().insert(header::CONTENT_LENGTH, length);
+    }
+    if is_guarded {
+        // nginx would give its copy to those who do not know the token.
+        response.headers_mut().insert(header::VARY, HeaderValue::from_static("authorization"));
+    }
+    Ok(response)
+}
+
+/// RFC 9112, 3.2.
+fn lacks_host(request: &Request<Incoming>) -> bool {
+    request.version() == Version::HTTP_11 && !request.headers().contains_key(header::HOST)
 }
 
 /// What is answered.
@@ -407,8 +403,7 @@ impl Reply {
         reply.with(header::WWW_AUTHENTICATE, "Bearer")
     }
 
-    fn misled() -> Self {
-        let message = "this is for this computer only: ask for it by its IP address";
+    fn lost(message: &str) -> Self {
         Self::error(StatusCode::BAD_REQUEST, message)
     }
 
@@ -423,8 +418,8 @@ impl Reply {
     /// To whoever has this version.
     fn unchanged(tag: Checksum, cache: &str) -> Self {
         let status = StatusCode::NOT_MODIFIED;
-        let reply = Self::json(Bytes::new()).tagged(tag, cache);
-        Self { status, ..reply }
+        let (headers, pieces) = (HeaderMap::new(), Pieces::of(""));
+        Self { status, headers, pieces, item: None, len: None }.tagged(tag, cache)
     }
 
     /// What changes with each version.

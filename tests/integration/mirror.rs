@@ -398,6 +398,34 @@ fn when_all_files_vanish_at_once_none_is_removed_there() {
     });
 }
 
+/// With `--serve`, more is watched than is sent.
+#[cfg(feature = "serve")]
+#[test]
+fn when_all_that_is_sent_vanishes_at_once_none_is_removed_there() {
+    let args = ["--serve", "127.0.0.1:0"];
+    let mut mirror = Mirror::start(&args, &["a.py", "b.py", "README.md"]);
+    mirror.run.signal(Signal::STOP);
+    for path in ["a.py", "b.py"] {
+        mirror.project.remove(path);
+    }
+    mirror.run.signal(Signal::CONT);
+    mirror.run.wait_for("all files have gone at once");
+    mirror.run.stop();
+    assert_eq!(mirror.commands(&["DELE"]), [""; 0]);
+}
+
+/// `ln -sf` to what is yet to be made; failed for a while with the server's needs.
+#[test]
+fn a_name_that_leads_nowhere_is_not_gone() {
+    let mut mirror = Mirror::start(&[], &["a.py", "b.py"]);
+    std::os::unix::fs::symlink("nowhere", mirror.project.path(".aside")).unwrap();
+    mirror.project.rename(".aside", "a.py");
+    mirror.project.remove("b.py");
+    mirror.server.wait_no_file("b.py");
+    mirror.run.stop();
+    assert_eq!(mirror.paths(), ["a.py"]);
+}
+
 #[test]
 fn a_removal_that_is_refused_for_now_is_tried_again() {
     side_by_side(["450 File busy", "451 Error", "421 Bye", "550 Busy"], |reply| {

@@ -832,6 +832,8 @@ fn who_has_a_version_is_told_no_more() {
             let answer = stand.site.get_with(path, &[("If-None-Match", given)]);
             answer.expect(304, "");
             assert_eq!(answer.header("etag"), tag);
+            // A cache would write it over what it has.
+            assert_eq!(answer.header("content-type"), "");
         }
         let answer = stand.site.get_with(path, &[("If-None-Match", "\"other\"")]);
         assert_eq!(answer.status, 200);
@@ -1507,7 +1509,9 @@ fn who_takes_an_answer_slowly_is_not_the_first_to_go() {
         read_head(stream);
     }
     let crowd: Vec<TcpStream> = (0..crowd()).map(|_| stand.site.connect()).collect();
-    stand.site.expect_alive();
+    // By a connection of its own: one that was kept may have had to go.
+    let answer = stand.site.say(b"GET /files HTTP/1.0\r\n\r\n");
+    assert!(answer.starts_with(b"HTTP/1.0 200"), "{answer:?}");
     for stream in &mut slow {
         let (body, is_clean) = read_on(stream);
         assert!(is_clean && body.len() == 1 << 20, "{}, {is_clean}", body.len());
@@ -1606,4 +1610,86 @@ fn what_a_token_guards_is_kept_apart_by_caches() {
     let stand = digits(&["--serve-token", "known"]);
     let answer = stand.site.get_with("/files", &[("Authorization", "Bearer known")]);
     assert_eq!((answer.status, answer.header("vary")), (200, "authorization"));
+}
+
+/// Failed when only what had changed meanwhile was listed, without the rules.
+#[test]
+fn a_project_that_was_away_is_published_whole_when_it_is_back() {
+    side_by_side([&[][..], &["--poll=0.2"]], |args| {
+        let stand = Stand::start_with(args, |project| {
+            project.write(".promoterignore", "secret");
+            for path in ["a.py", "b.py", "lib/c.py", "secret"] {
+                project.write(path, path);
+            }
+        });
+        let before = stand.site.list();
+        let away = stand.project.outside("away");
+        fs::rename(stand.project.root(), &away).unwrap();
+        stand.run.wait_for_error("has gone");
+        fs::rename(&away, stand.project.root()).unwrap();
+        stand.run.wait_for("is back");
+        stand.project.write("secret", "saved");
+        stand.project.write("a.py", "saved");
+        let known = before.version;
+        let listing = stand.site.wait_list("another version", |listing| listing.version != known);
+        assert_eq!(listing.paths(), before.files.iter().map(|(path, _)| path).collect::<Vec<_>>());
+    });
+}
+
+/// Failed when whoever asked for the old content had the half of the new one published.
+#[test]
+fn half_a_file_is_not_published_because_it_is_asked_for() {
+    let (old, new) = (filled(30_000, 1), filled(30_000, 2));
+    let stand = Stand::start_with(&[], |project| project.write("fw.bin", &old));
+    let before = stand.site.list().checksum("fw.bin").to_owned();
+    let mut file = File::create(stand.project.path("fw.bin")).unwrap();
+    for piece in new.chunks(1000) {
+        file.write_all(piece).unwrap();
+        stand.site.get(&format!("/file/{before}")).expect_error(400);
+        assert_eq!(stand.site.list().checksum("fw.bin"), before);
+        thread::sleep(Duration::from_millis(50));
+    }
+    drop(file);
+    stand.site.wait_content("fw.bin", new);
+}
+
+/// Failed when what was to be written anew was published as gone with the first that was.
+#[test]
+fn what_is_written_anew_within_a_second_is_never_missing() {
+    let paths = ["a.mpy", "b.mpy", "c.mpy", "d.mpy"];
+    let stand = Stand::start_with(&[], |project| {
+        for path in paths {
+            project.write(path, "old");
+        }
+    });
+    for path in paths {
+        stand.project.remove(path);
+    }
+    for path in paths {
+        stand.project.write(path, "new");
+        thread::sleep(Duration::from_millis(30));
+        assert_eq!(stand.site.list().paths(), paths);
+    }
+    let listing = stand.site.wait_content("d.mpy", "new");
+    assert!(paths.iter().all(|path| listing.has(path, b"new")), "{listing:?}");
+}
+
+/// Failed when newcomers were the first to go, before they could say a word.
+#[test]
+fn where_all_places_are_taken_by_those_who_wait_newcomers_are_answered() {
+    let stand = digits(&[]);
+    let (waiting, newcomers) = (crowd(), 50);
+    let ask = |path: &str| {
+        let mut stream = stand.site.connect();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        stream
+    };
+    let waiting: Vec<_> = (0..waiting).map(|_| ask("/files/version?wait=60")).collect();
+    let newcomers: Vec<TcpStream> = (0..newcomers).map(|_| stand.site.connect()).collect();
+    for mut stream in newcomers {
+        write!(stream, "GET /files/version HTTP/1.0\r\n\r\n").unwrap();
+        let (answer, is_clean) = read_on(&mut stream);
+        assert!(is_clean && answer.starts_with(b"HTTP/1.0 200"), "{answer:?}");
+    }
+    drop(waiting);
 }
