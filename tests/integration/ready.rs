@@ -995,6 +995,8 @@ fn a_data_connection_is_relied_on_for_25_seconds() {
         let (project, server) = (Project::new(), Scripted::with(Dialect::WATCHFUL));
         let mut run = watch_ready(&project, &server, &["-p", "*.py"]);
         if is_at_work {
+            // Later than the connection was made, by more than a loaded machine wakes up late.
+            thread::sleep(Duration::from_secs(3));
             // What is ignored is a sign as good as any.
             project.write("notes.txt", "a note");
         }
