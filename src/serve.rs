@@ -13,7 +13,6 @@ mod http;
 mod ignore;
 
 use std::collections::HashSet;
-use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -258,7 +257,7 @@ impl Keeper {
     /// There is no event when a file can be read at last.
     fn try_again(&mut self) {
         for path in &self.unread {
-            if File::open(path.under(&self.config.root)).is_ok() {
+            if content::opens(&self.config.root, path) {
                 self.tell(Event::Doubted(path.clone()));
             }
         }

@@ -47,6 +47,11 @@ pub fn read(root: &Path, path: &RelPath) -> Result<Item, Unread> {
     Ok(Item { path: path.clone(), checksum, len })
 }
 
+/// Whether a file could be read.
+pub fn opens(root: &Path, path: &RelPath) -> bool {
+    open(root, path).is_ok()
+}
+
 fn open(root: &Path, path: &RelPath) -> Result<Source, Unread> {
     // Also one that leads nowhere, or not yet.
     if path.under(root).is_symlink() {

@@ -168,10 +168,11 @@ impl Shop {
             let is_local = name.ends_with(".local") || name.ends_with(".localhost");
             is_local || !name.contains('.') || name.parse::<IpAddr>().is_ok()
         };
-        // Who says none is no browser.
         let Some(host) = named.or(host) else { return false };
         let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-        self.is_private && !(is_near(name) || host.starts_with('['))
+        // No browser speaks 1.0.
+        let may_be_browser = request.version() == Version::HTTP_11;
+        self.is_private && may_be_browser && !(is_near(name) || host.starts_with('['))
     }
 
     /// The path that is asked for, without the token; `None` for those who do not know that.
