@@ -291,10 +291,10 @@ impl App {
 
     /// When what has changed is to be published.
     fn burst_ends(&self) -> Option<Instant> {
-        let since = self.burst.scripts_since()?;
-        // What has gone may come back in a moment, or not at all: both halves belong together.
-        let has_more = self.scripts.runs_since(since)
-            || self.settling.gone().any(|path| !self.is_renamed(path));
+        let since = self.burst.since()?;
+        // A checkout removes and makes: both halves belong together.
+        let has_more = self.scripts.runs_since(since.scripts)
+            || self.settling.gone_since(since.removals).any(|path| !self.is_renamed(path));
         self.burst.ends(self.settling.next_due(), has_more)
     }
 
@@ -627,6 +627,8 @@ impl App {
                 self.fetched.0 += times;
                 self.fetched.1 += bytes * times;
             }
+            Event::Kept(_) => self.burst.be_patient(true),
+            Event::Published { .. } | Event::Serving { .. } => self.burst.be_patient(false),
             Event::Doubted(path) => self.watch.look(path.under(&self.config.root)),
             Event::ServingEnded => self.is_serving = false,
             _ => {}

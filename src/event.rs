@@ -84,6 +84,8 @@ pub enum Event {
         /// How many files.
         files: usize,
     },
+    /// There is nothing to publish, so what boards can fetch stays as it was; in words.
+    Kept(String),
     /// There is a new version for boards to fetch.
     Published {
         /// What has changed and goes to no host, with the size in bytes.

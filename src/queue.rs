@@ -321,6 +321,13 @@ impl Queue {
         self.entries.iter().filter(is_gone).map(|(path, _)| path)
     }
 
+    /// The names that have gone since then.
+    pub fn gone_since(&self, then: Instant) -> impl Iterator<Item = &RelPath> {
+        let is_late =
+            move |entry: &Entry| entry.phase == Phase::Gone && entry.due >= then + self.timing.gone;
+        self.entries.iter().filter(move |(_, entry)| is_late(entry)).map(|(path, _)| path)
+    }
+
     /// Makes everything that is pending due at once, except names that are gone.
     pub fn hurry(&mut self, now: Instant) {
         let pending: Vec<RelPath> = self.entries.keys().cloned().collect();

@@ -298,7 +298,7 @@ impl Printer {
     fn event(&mut self, event: Event) {
         match event {
             Event::Watching { files, dirs, poll } => self.watching(files, dirs, poll),
-            Event::Notice(text) => self.state("note", &text),
+            Event::Notice(text) | Event::Kept(text) => self.state("note", &text),
             Event::Problem(text) => self.problem(&text),
             Event::Unsendable { name, cause } => {
                 self.problem(&format!("{name}: not sent: {cause}"));
@@ -353,9 +353,11 @@ impl Printer {
         /// More of them at once are a checkout.
         const MOST: usize = 10;
         if put.len() + gone.len() > MOST {
-            let (put, gone) = (count(put.len(), "file"), gone.len());
-            let gone = if gone > 0 { format!(", {gone} no more") } else { String::new() };
-            self.state("published", &format!("{put}{gone}"));
+            let facts = [(put.len(), ""), (gone.len(), " no more")];
+            let facts = facts.into_iter().filter(|(files, _)| *files > 0);
+            let facts: Vec<_> =
+                facts.map(|(files, what)| format!("{}{what}", count(files, "file"))).collect();
+            self.state("published", &facts.join(", "));
         } else {
             for (path, bytes) in put {
                 self.file(path, &format!("{:>9}  published", size(*bytes)), None);

@@ -272,7 +272,7 @@ impl Keeper {
         if listing.items.is_empty() && before.is_some() {
             // Rather a disk that was taken away, or a clean build, than a wish to empty all boards.
             if !std::mem::replace(&mut self.is_kept, true) {
-                self.tell(Event::Notice(
+                self.tell(Event::Kept(
                     "no file is left to publish, so the list for boards stays as it was".to_owned(),
                 ));
             }
@@ -285,7 +285,16 @@ impl Keeper {
             let token = self.config.serve.as_ref().and_then(|serve| serve.token.as_deref());
             let urls = address::urls(self.address, token);
             let is_local = self.address.ip().is_loopback();
-            return self.tell(Event::Serving { urls, is_local, is_open: token.is_none(), files });
+            self.tell(Event::Serving { urls, is_local, is_open: token.is_none(), files });
+            if files == 0 {
+                let hint = match self.config.scripts.is_empty() {
+                    true => "",
+                    false => "; --sync runs the scripts first",
+                };
+                let text = "the list is empty: a board that fetches now may delete all that it has";
+                self.tell(Event::Notice(format!("{text}{hint}")));
+            }
+            return;
         };
         let (put, gone) = before.changes(&listing);
         // What goes to hosts is shown when it is there.

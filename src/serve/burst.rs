@@ -9,6 +9,9 @@ const LULL: Duration = Duration::from_millis(10);
 /// What settles so soon is part of the burst.
 const SOON: Duration = Duration::from_millis(40);
 
+/// What has gone no longer before its first change belongs to a burst.
+const NEAR: Duration = Duration::from_millis(60);
+
 /// However long a burst lasts, a change waits no longer than this.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -19,6 +22,16 @@ pub struct Burst {
     begun: Option<Instant>,
     /// When something happened last.
     stirred: Option<Instant>,
+    /// All is being made anew.
+    is_patient: bool,
+}
+
+/// What may belong to a burst.
+pub struct Since {
+    /// What scripts leave behind that were started since then.
+    pub scripts: Instant,
+    /// What has gone since then.
+    pub removals: Instant,
 }
 
 impl Burst {
@@ -32,20 +45,31 @@ impl Burst {
         self.begun.get_or_insert(now);
     }
 
-    /// What scripts leave behind that were started since then may belong to it.
-    pub fn scripts_since(&self) -> Option<Instant> {
-        self.begun?.checked_sub(PATIENCE)
+    /// There was nothing left to publish, or there is again: until then a pause has to be long to be
+    /// the end.
+    pub fn be_patient(&mut self, is_patient: bool) {
+        self.is_patient = is_patient;
+    }
+
+    /// What belongs to it, if it has begun.
+    pub fn since(&self) -> Option<Since> {
+        let begun = self.begun?;
+        Some(Since { scripts: begun.checked_sub(PATIENCE)?, removals: begun.checked_sub(NEAR)? })
     }
 
     /// When it is over, as far as is known now. More of it may be about to settle at `next`; or it
     /// `has_more`, from scripts or of what has gone.
     pub fn ends(&self, next: Option<Instant>, has_more: bool) -> Option<Instant> {
         let begun = self.begun?;
-        let latest = begun + PATIENCE;
+        let (lull, patience) = match self.is_patient {
+            true => (PATIENCE, 10 * PATIENCE),
+            false => (LULL, PATIENCE),
+        };
+        let latest = begun + patience;
         let stirred = self.stirred.unwrap_or(begun);
         let soon = stirred.max(begun) + SOON;
         let is_under_way = has_more || next.is_some_and(|next| next < soon);
-        Some(if is_under_way { latest } else { latest.min(stirred + LULL) })
+        Some(if is_under_way { latest } else { latest.min(stirred + lull) })
     }
 
     /// It is over.
@@ -79,5 +103,9 @@ mod tests {
         assert_eq!(burst.ends(None, false), Some(ms(1000)), "it has waited long enough");
         burst.end();
         assert_eq!(burst.ends(None, false), None);
+        burst.be_patient(true);
+        burst.stir(ms(2000));
+        burst.grow(ms(2000));
+        assert_eq!(burst.ends(None, false), Some(ms(3000)), "all is made anew");
     }
 }

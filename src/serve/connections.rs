@@ -24,8 +24,9 @@ use super::http::{self, Shop};
 /// How long a client may take for the head of a request, also for the first after it connected.
 const HEAD: Duration = Duration::from_secs(10);
 
-/// How long it may take no byte of an answer.
-const STALL: Duration = Duration::from_secs(30);
+/// How long it may leave no room for more of an answer. Where there is no network in between, the
+/// system makes much room, and has more only when a good part of that has been taken.
+const STALL: Duration = Duration::from_secs(300);
 
 /// No answer takes longer than this.
 const LONGEST_ANSWER: Duration = Duration::from_secs(3600);

@@ -61,6 +61,8 @@ pub struct Shop {
     is_asked: Notify,
     /// Whether each request is told of.
     debug: bool,
+    /// How long the program waits for answers when it ends.
+    timeout: Duration,
     /// How many requests came since that was told last.
     asked: AtomicU64,
     events: Sender<Event>,
@@ -94,6 +96,7 @@ impl Shop {
             fetched: Mutex::default(),
             is_asked: Notify::new(),
             debug: config.screen.debug,
+            timeout: config.timeout,
             asked: AtomicU64::new(0),
             events,
         }
@@ -144,7 +147,8 @@ impl Shop {
     pub fn tell_waiting(&self, answers: usize) {
         let answers = count(answers, "answer");
         let _ = self.events.send(Event::Notice(format!(
-            "boards are still taking {answers}; Ctrl-C again to end at once"
+            "boards are still taking {answers}, for at most {:?}; Ctrl-C again to end at once",
+            self.timeout
         )));
     }
 

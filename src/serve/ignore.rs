@@ -31,6 +31,7 @@ impl Ignore {
     }
 
     fn parse(text: &str) -> Result<Self> {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let lines = (1..).zip(text.lines().map(str::trim)).filter(|(_, line)| !line.is_empty());
         let rules: Vec<(usize, &str)> = lines.collect();
         for (number, rule) in &rules {

@@ -1693,3 +1693,50 @@ fn where_all_places_are_taken_by_those_who_wait_newcomers_are_answered() {
     }
     drop(waiting);
 }
+
+/// Failed when the first file of a rebuild was the whole list.
+#[test]
+fn what_is_made_anew_after_all_was_gone_is_published_as_a_whole() {
+    let paths = ["a.bin", "b.bin", "c.bin", "d.bin"];
+    let stand = Stand::start_with(&[], |project| {
+        for path in paths {
+            project.write(path, "old");
+        }
+    });
+    for path in paths {
+        stand.project.remove(path);
+    }
+    stand.run.wait_for("no file is left to publish");
+    for path in paths {
+        stand.project.write(path, "new");
+        assert_eq!(stand.site.list().paths(), paths);
+        thread::sleep(Duration::from_millis(250));
+    }
+    let listing = stand.site.wait_content("d.bin", "new");
+    assert!(paths.iter().all(|path| listing.has(path, b"new")), "{listing:?}");
+    // From then on, a save shows at once.
+    let begun = Instant::now();
+    stand.save("a.bin", "newer");
+    assert!(begun.elapsed() < Duration::from_millis(900), "{:?}", begun.elapsed());
+}
+
+/// Failed when each save waited for what something else had removed before.
+#[test]
+fn a_save_does_not_wait_for_what_was_removed_long_before() {
+    let stand = digits(&[]);
+    stand.save("other.txt", "other");
+    stand.project.remove("other.txt");
+    thread::sleep(Duration::from_millis(200));
+    let begun = Instant::now();
+    stand.save("a.py", "saved");
+    assert!(begun.elapsed() < Duration::from_millis(600), "{:?}", begun.elapsed());
+    stand.site.wait_paths(&["a.py", "digits.txt"]);
+}
+
+#[test]
+fn who_publishes_nothing_is_told_what_that_may_mean() {
+    let stand = Stand::start(&["-s", "*.py,true", "-p", "*.mpy"]);
+    stand
+        .run
+        .wait_for("the list is empty: a board that fetches now may delete all that it has; --sync");
+}
