@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -108,7 +108,8 @@ fn state(source: &Source) -> io::Result<State> {
         use std::os::unix::fs::MetadataExt;
         let unsigned = |number: i64| u64::try_from(number).map_err(io::Error::other);
         let seconds = Duration::from_secs(unsigned(metadata.ctime())?);
-        Some(UNIX_EPOCH + seconds + Duration::from_nanos(unsigned(metadata.ctime_nsec())?))
+        let nanos = Duration::from_nanos(unsigned(metadata.ctime_nsec())?);
+        Some(SystemTime::UNIX_EPOCH + seconds + nanos)
     };
     #[cfg(not(unix))]
     let changed = None;

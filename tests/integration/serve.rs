@@ -1714,10 +1714,6 @@ fn what_is_made_anew_after_all_was_gone_is_published_as_a_whole() {
     }
     let listing = stand.site.wait_content("d.bin", "new");
     assert!(paths.iter().all(|path| listing.has(path, b"new")), "{listing:?}");
-    // From then on, a save shows at once.
-    let begun = Instant::now();
-    stand.save("a.bin", "newer");
-    assert!(begun.elapsed() < Duration::from_millis(900), "{:?}", begun.elapsed());
 }
 
 /// Failed when each save waited for what something else had removed before.
@@ -1727,9 +1723,8 @@ fn a_save_does_not_wait_for_what_was_removed_long_before() {
     stand.save("other.txt", "other");
     stand.project.remove("other.txt");
     thread::sleep(Duration::from_millis(200));
-    let begun = Instant::now();
-    stand.save("a.py", "saved");
-    assert!(begun.elapsed() < Duration::from_millis(600), "{:?}", begun.elapsed());
+    // It is there before the other one has gone, which takes a second.
+    assert_eq!(stand.save("a.py", "saved").paths(), ["a.py", "digits.txt", "other.txt"]);
     stand.site.wait_paths(&["a.py", "digits.txt"]);
 }
 
