@@ -498,11 +498,9 @@ impl App {
         if let Some(server) = &self.server
             && std::mem::take(&mut self.awaits_listing)
         {
-            let is_published = |path: &RelPath| {
-                matches!(self.config.filter.verdict(path), Verdict::Upload | Verdict::Publish)
-            };
-            let paths = files.iter().map(|(path, _)| path).filter(|path| is_published(path));
-            server.list(paths.cloned().collect());
+            let paths = files.iter().map(|(path, _)| path);
+            let published = paths.filter(|path| self.config.filter.publishes(path));
+            server.list(published.cloned().collect());
         }
         if self.sync != Sync::Done {
             self.hosts.iter_mut().for_each(Books::await_listing);

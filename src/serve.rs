@@ -15,7 +15,7 @@ mod ignore;
 use std::collections::HashSet;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -48,6 +48,11 @@ enum Ask {
     Gone(RelPath),
     /// Show what has come of it.
     Publish,
+}
+
+/// Whoever held it before may have died: what is in there is whole all the same.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The running server.

@@ -11,6 +11,10 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::path::RelPath;
 
+/// File systems advance their time stamps in steps of up to 10 ms: within this time, a change may
+/// leave them as they were.
+pub const STEP: Duration = Duration::from_millis(20);
+
 /// What tells one state of a file from another without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
@@ -32,9 +36,8 @@ impl Stamp {
     }
 
     /// Whether the file was modified so shortly before `now` that a further change could leave
-    /// the same stamp: file systems advance their time stamps in steps of up to 10 ms.
+    /// the same stamp (see [`STEP`]).
     pub fn is_fresh(&self, now: SystemTime) -> bool {
-        const STEP: Duration = Duration::from_millis(20);
         // Network shares and FAT count in seconds, or two.
         const COARSE_STEP: Duration = Duration::from_secs(2);
         let since_epoch = self.modified.and_then(|then| then.duration_since(UNIX_EPOCH).ok());

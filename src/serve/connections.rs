@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::TcpListener;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::http::{self, Shop};
+use super::lock;
 
 /// How long a client may take for the head of a request, also for the first after it connected.
 const HEAD: Duration = Duration::from_secs(10);
@@ -127,10 +128,6 @@ impl Drop for Place {
     fn drop(&mut self) {
         lock(&self.crowd).all.remove(&lock(&self.at));
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Answers who connects, from when there is something to publish until it is stopped.

@@ -5,24 +5,22 @@ use std::io::{self, Read};
 use std::ops::Range;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::task::{Context, Poll, ready};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::path::RelPath;
-use crate::source::{OpenError, Source, Stamp};
+use crate::source::{OpenError, STEP, Source, Stamp};
 
 use super::catalog::{Checksum, Hasher, Item};
+use super::lock;
 
 /// Long files are read in pieces of so many bytes.
 const PIECE: usize = 64 * 1024;
-
-/// Within this time, a change may leave the time stamps as they were.
-const TICK: Duration = Duration::from_millis(20);
 
 /// So many bytes are kept of what was asked for last, of so many files.
 const KEPT: (usize, usize) = (16 * 1024 * 1024, 256);
@@ -106,6 +104,7 @@ fn state(source: &Source) -> io::Result<State> {
     #[cfg(unix)]
     let changed = {
         use std::os::unix::fs::MetadataExt;
+        use std::time::Duration;
         let unsigned = |number: i64| u64::try_from(number).map_err(io::Error::other);
         let seconds = Duration::from_secs(unsigned(metadata.ctime())?);
         let nanos = Duration::from_nanos(unsigned(metadata.ctime_nsec())?);
@@ -141,7 +140,7 @@ impl Shelf {
             return Some(Content::Short(bytes));
         }
         if stamp.is_fresh(SystemTime::now()) {
-            thread::sleep(TICK);
+            thread::sleep(STEP);
         }
         // From here on, every change of it shows in its time stamp; but where those are in seconds.
         let now = SystemTime::now();
@@ -163,7 +162,7 @@ impl Shelf {
     /// Notes that a long file in this state is what was listed.
     fn vouch(&self, checksum: Checksum, state: State, now: SystemTime) {
         let age = state.1.and_then(|changed| now.duration_since(changed).ok());
-        if age.is_some_and(|age| age > TICK) {
+        if age.is_some_and(|age| age > STEP) {
             let mut long = lock(&self.long);
             long.push_back((checksum, state));
             if long.len() > KEPT.1 {
@@ -191,10 +190,6 @@ impl Shelf {
             size -= bytes.len();
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A range of a file, as the body of an answer. When the file turns out to have changed, the body

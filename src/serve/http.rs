@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -32,6 +32,7 @@ use crate::report::count;
 use super::catalog::{Checksum, Item, Listing, quoted};
 use super::connections::{Doing, Place};
 use super::content::{Content, Pieces, Shelf};
+use super::lock;
 
 /// Nobody waits longer than this for a new version; that a client has gone is not seen before.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
@@ -136,7 +137,7 @@ impl Shop {
     /// Tells what has been fetched.
     pub fn tell_fetched(&self) {
         self.asked.store(0, Ordering::Relaxed);
-        let mut fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut fetched = lock(&self.fetched);
         for Fetched { item, first, times } in std::mem::take(&mut *fetched).into_values() {
             let (path, bytes) = (item.path.clone(), item.len);
             let _ = self.events.send(Event::Fetched { path, bytes, first, times });
@@ -153,7 +154,7 @@ impl Shop {
     }
 
     fn was_fetched(&self, item: &Arc<Item>, by: IpAddr) {
-        let mut fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut fetched = lock(&self.fetched);
         fetched
             .entry(item.path.clone())
             .or_insert_with(|| Fetched { item: Arc::clone(item), first: by, times: 0 })
@@ -223,7 +224,7 @@ impl Shop {
         if let Some((_, seconds)) = query("wait") {
             let seconds = seconds.parse().ok().and_then(|s| Duration::try_from_secs_f64(s).ok());
             let Some(wait) = seconds else {
-                return Reply::error(StatusCode::BAD_REQUEST, "wait= is to be a number of seconds");
+                return Reply::bad("wait= is to be a number of seconds");
             };
             let version = listing.version;
             let is_known = match query("version") {
@@ -270,10 +271,7 @@ impl Shop {
         let listing = self.listing();
         let Some(item) = Checksum::parse(checksum).and_then(|checksum| listing.find(checksum))
         else {
-            return Reply::error(
-                StatusCode::BAD_REQUEST,
-                "no file with this checksum is published: ask for /files again",
-            );
+            return Reply::bad("no file with this checksum is published: ask for /files again");
         };
         if has_tag(request.headers(), item.checksum) {
             return Reply::unchanged(item.checksum, FOR_EVER);
@@ -296,10 +294,7 @@ impl Shop {
         };
         let Some(pieces) = pieces else {
             let _ = self.events.send(Event::Doubted(item.path.clone()));
-            return Reply::error(
-                StatusCode::BAD_REQUEST,
-                "this file has just changed: ask for /files again",
-            );
+            return Reply::bad("this file has just changed: ask for /files again");
         };
         let is_whole = status == StatusCode::OK;
         let whole = (is_whole && !is_head).then(|| Arc::clone(item));
@@ -337,10 +332,10 @@ pub async fn answer(
     place.now(Doing::Fetching);
     let query = request.uri().query().map_or_else(String::new, |query| format!("?{query}"));
     let (reply, asked) = match shop.admit(&request) {
-        _ if lacks_host(&request) => (Reply::lost("the Host is missing"), "...".to_owned()),
+        _ if lacks_host(&request) => (Reply::bad("the Host is missing"), "...".to_owned()),
         _ if shop.is_misled(&request) => {
             let message = "this is for this computer only: ask for it by its IP address";
-            (Reply::lost(message), "...".to_owned())
+            (Reply::bad(message), "...".to_owned())
         }
         Some(path) => (shop.route(&request, path, &place).await, format!("{path}{query}")),
         // What may be an attempt at the token is shown to nobody.
@@ -408,7 +403,8 @@ impl Reply {
         reply.with(header::WWW_AUTHENTICATE, "Bearer")
     }
 
-    fn lost(message: &str) -> Self {
+    /// As OTA-promoter answers whatever is wrong with a request.
+    fn bad(message: &str) -> Self {
         Self::error(StatusCode::BAD_REQUEST, message)
     }
 
