@@ -404,6 +404,8 @@ fn a_board_that_was_reset_gets_the_next_save_in_a_new_session() {
             project.write(path, path);
             board.wait_stored(path, path);
         }
+        // Its size is confirmed after that, for which Ctrl-C gives it a second.
+        run.wait_for(" c.py ");
         run.stop();
         assert_eq!(board.sessions(), 3);
     });
