@@ -8,24 +8,28 @@ use std::{fs, io};
 use anyhow::Result;
 use crossbeam_channel::{Receiver, at, never, select, unbounded};
 
-use crate::books::Books;
-use crate::config::{self, Config};
-use crate::credentials::{self, Login};
-use crate::deliver::{self, Origin};
-use crate::event::{Event, HostEvent, HostId, Outcome, ScriptEvent, Ticket};
+use crate::deliver::order::Origin;
+use crate::deliver::status::Books;
 use crate::exit::Exit;
-use crate::filter::{Verdict, Why};
-use crate::host::Host;
-use crate::ledger::{Ledger, Unfinished};
-use crate::path::RelPath;
-use crate::process::Scripts;
-use crate::queue::{Phase, Queue, Signal, Timing};
-use crate::report::{Reporter, Summary, count};
-use crate::serve::{self, Burst, Server};
+use crate::journal::store::{Ledger, Unfinished};
+use crate::local::file;
+use crate::model::event::{Event, HostEvent, HostId, Outcome, ScriptEvent, Ticket};
+use crate::model::file_meta::Stamp;
+use crate::model::path::RelPath;
+use crate::model::verdict::{Verdict, Why};
+use crate::model::watch_event::{Seen, Signal};
+use crate::pending::queue::{Phase, Queue, Timing};
+use crate::process::scripts::Scripts;
+use crate::report::text::{Reporter, Summary};
+use crate::serve::burst::Burst;
+use crate::serve::server::Server;
+use crate::settings::config::{self, Config};
+use crate::settings::credentials::{self, Login};
+use crate::settings::host::Host;
 use crate::shutdown::{self, Stop};
-use crate::source::{self, Stamp};
-use crate::terminal;
-use crate::watch::{self, Seen, Watch};
+use crate::text::count;
+use crate::watch::watcher::{self, Watch};
+use crate::{deliver, serve, terminal};
 
 /// Runs until Ctrl-C, or until no host is left that could be used.
 ///
@@ -44,11 +48,11 @@ pub fn run(config: Config) -> Result<Exit> {
     // on.
     let (event_sender, events) = unbounded();
     // What may fail comes before anything is done.
-    let server = serve::start(&config, &event_sender)?;
+    let server = serve::server::start(&config, &event_sender)?;
 
     // Watching comes first: what is saved while the hosts are being connected is not missed.
     let (seen_sender, seen) = unbounded();
-    let watch = watch::start(config.clone(), seen_sender)?;
+    let watch = watcher::start(config.clone(), seen_sender)?;
 
     let mut hosts = Vec::new();
     let mut left_over = Vec::new();
@@ -58,7 +62,8 @@ pub fn run(config: Config) -> Result<Exit> {
         }
         let (ledger, unfinished) = recall(&config, host, login, &reporter);
         let journal = (!config.dry_run).then(|| ledger.journal());
-        let orders = deliver::start(id, ledger, &unfinished, config.clone(), event_sender.clone())?;
+        let orders =
+            deliver::worker::start(id, ledger, &unfinished, config.clone(), event_sender.clone())?;
         hosts.push(Books::new(orders, journal));
         left_over.push(unfinished.files);
     }
@@ -417,7 +422,7 @@ impl App {
                 }
                 let now = Instant::now();
                 // What somebody goes on writing to is no reason to wait, where its end is told.
-                if signal != Signal::Modified || !watch::PER_DIRECTORY {
+                if signal != Signal::Modified || !watcher::PER_DIRECTORY {
                     self.burst.stir(now);
                 }
                 self.settling.observe(path, signal, now);
@@ -697,7 +702,7 @@ impl App {
     }
 
     fn delete(&mut self, path: RelPath, stamp: Stamp) {
-        match source::delete(&self.config.root, &path, stamp) {
+        match file::delete(&self.config.root, &path, stamp) {
             Ok(()) => self.show(Event::Deleted(path)),
             Err(error) => self.show(Event::NotDeleted { path, cause: error.to_string() }),
         }

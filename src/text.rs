@@ -4,6 +4,7 @@
 //! terminal. Everything that is printed goes through [`printable`] first.
 
 use std::borrow::Cow;
+use std::fmt::Display;
 
 /// Returns `text` with each character that could act on a terminal written as an escape (`\n`,
 /// `\x1b`, `\u{202e}`); borrows when there is none.
@@ -21,6 +22,12 @@ pub fn printable(text: &str) -> Cow<'_, str> {
         }
     }
     Cow::Owned(safe)
+}
+
+/// `1 file`, `2 files`.
+pub fn count(n: impl Copy + Display + PartialEq + From<u8>, what: &str) -> String {
+    let ending = if n == 1.into() { "" } else { "s" };
+    format!("{n} {what}{ending}")
 }
 
 /// The first `most` of many names.

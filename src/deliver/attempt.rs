@@ -5,15 +5,15 @@ use std::time::{Duration, Instant, SystemTime};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Lane, TRIES};
-use crate::event::{HostEvent, IDLE_END, Outcome};
-use crate::filter::{Verdict, Why};
-use crate::ledger::Content;
-use crate::path::RelPath;
-use crate::queue::{Class, Job, Timing};
-use crate::remote::ftp::{Lore, Session, Size, Stored, Upload};
-use crate::remote::{AWAY, TransferError};
-use crate::source::{OpenError, Source};
+use crate::deliver::worker::{Lane, TRIES};
+use crate::ftp::error::{AWAY, TransferError};
+use crate::ftp::session::{Lore, Session, Size, Stored, Upload};
+use crate::journal::store::Content;
+use crate::local::file::{OpenError, Source};
+use crate::model::event::{HostEvent, IDLE_END, Outcome};
+use crate::model::path::RelPath;
+use crate::model::verdict::{Verdict, Why};
+use crate::pending::queue::{Class, Job, Timing};
 
 /// A temporary name that is refused this often may be what is refused: the file's own is tried.
 const TRIES_UNDER_TEMPORARY_NAME: u32 = 3;
@@ -23,7 +23,7 @@ const LAST_WRITES: usize = 32;
 
 /// What the server has under a path where a certain content was stored.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum There {
+pub(super) enum There {
     /// Something of that size.
     Same,
     /// Something of another size in bytes, or nothing.
@@ -33,7 +33,7 @@ enum There {
 }
 
 /// What is to be done for a job.
-pub(super) enum Task {
+pub enum Task {
     /// Nothing more.
     Done(Outcome),
     /// This is to be sent.
@@ -41,7 +41,7 @@ pub(super) enum Task {
 }
 
 /// A file on its way.
-pub(super) struct Load {
+pub struct Load {
     path: RelPath,
     source: Source,
     /// The name to store it under first.
@@ -57,12 +57,12 @@ pub(super) struct Load {
 
 impl Load {
     /// The file.
-    pub(super) fn path(&self) -> &RelPath {
+    pub fn path(&self) -> &RelPath {
         &self.path
     }
 
     /// Sends it.
-    pub(super) fn send(
+    pub fn send(
         &mut self,
         session: &mut Session,
         lore: &mut Lore,
@@ -81,7 +81,7 @@ impl Load {
 impl Lane {
     /// Makes one file there what it is here, as far as that is done without sending it. `slot` tells
     /// files apart that are under way at the same time.
-    pub(super) fn prepare(&mut self, job: &Job, slot: usize) -> Result<Task, TransferError> {
+    pub fn prepare(&mut self, job: &Job, slot: usize) -> Result<Task, TransferError> {
         let path = &job.path;
         let mut source = match Source::open(&self.config.root, path) {
             Ok(source) => source,
@@ -126,7 +126,7 @@ impl Lane {
     }
 
     /// A file is stored.
-    pub(super) fn conclude(&mut self, load: Box<Load>, stored: Stored) -> Outcome {
+    pub fn conclude(&mut self, load: Box<Load>, stored: Stored) -> Outcome {
         let Load { path, source, temporary, started, .. } = *load;
         let Stored { bytes, when } = stored;
         let took = when - started;
@@ -134,7 +134,7 @@ impl Lane {
         Outcome::Sent { bytes, took, stamp: source.stamp() }
     }
 
-    fn note_stored(
+    pub(super) fn note_stored(
         &mut self,
         path: &RelPath,
         source: &Source,
@@ -165,7 +165,7 @@ impl Lane {
     }
 
     /// Nothing is to be delivered, or not any more.
-    fn settled(&self, job: &Job, outcome: Outcome) -> Outcome {
+    pub(super) fn settled(&self, job: &Job, outcome: Outcome) -> Outcome {
         // What goes on in the background was not noted as ordered.
         let was_noted = job.class != Class::Background || self.refused.contains(&job.path);
         if !self.config.dry_run && was_noted {
@@ -175,7 +175,7 @@ impl Lane {
     }
 
     /// The name to store a file under first.
-    fn temporary(&mut self, job: &Job, slot: usize) -> Option<String> {
+    pub(super) fn temporary(&mut self, job: &Job, slot: usize) -> Option<String> {
         if !self.config.atomic
             || self.lore.cannot_rename()
             || (TRIES_UNDER_TEMPORARY_NAME..TRIES).contains(&job.failures)
@@ -198,7 +198,11 @@ impl Lane {
 
     /// Whether the host has this content already. What an earlier session stored is believed only
     /// if the size is still right.
-    fn has_already(&mut self, job: &Job, source: &mut Source) -> Result<bool, TransferError> {
+    pub(super) fn has_already(
+        &mut self,
+        job: &Job,
+        source: &mut Source,
+    ) -> Result<bool, TransferError> {
         let path = &job.path;
         if self.config.force && self.tickets.contains_key(path) {
             return Ok(false);
@@ -227,7 +231,11 @@ impl Lane {
     }
 
     /// Looks whether what was stored is there, by its size; once a session.
-    fn what_is_there(&mut self, path: &RelPath, content: Content) -> Result<There, TransferError> {
+    pub(super) fn what_is_there(
+        &mut self,
+        path: &RelPath,
+        content: Content,
+    ) -> Result<There, TransferError> {
         if self.confirmed.contains(path) {
             return Ok(There::Same);
         }
@@ -255,7 +263,7 @@ impl Lane {
     }
 
     /// A file that was renamed here is renamed there if it is there, and is what it is here.
-    fn attempt_rename(
+    pub(super) fn attempt_rename(
         &mut self,
         path: &RelPath,
         source: &mut Source,
@@ -294,7 +302,7 @@ impl Lane {
     }
 
     /// The file is not here any more.
-    fn attempt_removal(&mut self, job: &Job) -> Result<Outcome, TransferError> {
+    pub(super) fn attempt_removal(&mut self, job: &Job) -> Result<Outcome, TransferError> {
         let path = &job.path;
         // With the whole project out of sight, it is not the file that was deleted.
         let is_to_go = self.removals.contains(path) && !self.absent.contains(path);
@@ -319,7 +327,7 @@ impl Lane {
     }
 
     /// The file is not there any more.
-    fn note_gone(&mut self, path: &RelPath) {
+    pub(super) fn note_gone(&mut self, path: &RelPath) {
         self.ledger.is_settled(path);
         self.confirmed.remove(path);
         self.absent.insert(path.clone());
@@ -328,14 +336,14 @@ impl Lane {
     }
 
     /// The file is there, with this content.
-    fn note_there(&mut self, path: &RelPath, content: Content) {
+    pub(super) fn note_there(&mut self, path: &RelPath, content: Content) {
         self.ledger.is_stored(path, content);
         self.absent.remove(path);
         self.confirmed.insert(path.clone());
         self.note_write(path, Instant::now());
     }
 
-    fn note_write(&mut self, path: &RelPath, when: Instant) {
+    pub(super) fn note_write(&mut self, path: &RelPath, when: Instant) {
         self.last_writes.retain(|(other, _)| other != path);
         self.last_writes.push_back((path.clone(), when));
         if self.last_writes.len() > LAST_WRITES {
@@ -345,7 +353,7 @@ impl Lane {
 
     /// Finds out early about a session that has ended while it was idle, so that the file at hand
     /// goes out in a new one at once.
-    fn check_session(&mut self) -> Result<(), TransferError> {
+    pub(super) fn check_session(&mut self) -> Result<(), TransferError> {
         match &self.session {
             Some(session) if !session.is_quiet() => {
                 Err(TransferError::Disconnected(IDLE_END.to_owned()))

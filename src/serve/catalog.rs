@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use hyper::body::Bytes;
 use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY};
 
-use crate::path::RelPath;
+use crate::model::path::RelPath;
 
 /// SHA-1 over a file's content and then its path, so that equal files have different ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -19,12 +19,13 @@ pub struct Checksum([u8; 20]);
 /// Computes a [`Checksum`] from a file's content, piece by piece.
 pub struct Hasher(Context);
 
-impl Hasher {
-    /// Of nothing yet.
-    pub fn new() -> Self {
+impl Default for Hasher {
+    fn default() -> Self {
         Self(Context::new(&SHA1_FOR_LEGACY_USE_ONLY))
     }
+}
 
+impl Hasher {
     /// Takes in the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
@@ -136,7 +137,7 @@ impl Catalog {
     /// How it is now.
     pub fn listing(&self) -> Listing {
         let items: Vec<_> = self.items.values().cloned().collect();
-        let mut hasher = Hasher::new();
+        let mut hasher = Hasher::default();
         for item in &items {
             hasher.update(&item.checksum.digits());
         }
@@ -213,7 +214,7 @@ mod tests {
 
     fn item(path: &str, content: &str) -> Item {
         let path = RelPath::new(Path::new(path)).expect("a good path");
-        let mut hasher = Hasher::new();
+        let mut hasher = Hasher::default();
         hasher.update(content.as_bytes());
         Item { checksum: hasher.finish(&path), path, len: content.len() as u64 }
     }

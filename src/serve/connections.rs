@@ -19,8 +19,8 @@ use tokio::net::TcpStream;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::http::{self, Shop};
-use super::lock;
+use crate::serve::http::{self, Shop};
+use crate::serve::lock::lock;
 
 /// How long a client may take for the head of a request, also for the first after it connected.
 const HEAD: Duration = Duration::from_secs(10);

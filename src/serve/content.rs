@@ -13,11 +13,11 @@ use std::time::SystemTime;
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use crate::path::RelPath;
-use crate::source::{OpenError, STEP, Source, Stamp};
-
-use super::catalog::{Checksum, Hasher, Item};
-use super::lock;
+use crate::local::file::{OpenError, Source};
+use crate::model::file_meta::{STEP, Stamp};
+use crate::model::path::RelPath;
+use crate::serve::catalog::{Checksum, Hasher, Item};
+use crate::serve::lock::lock;
 
 /// Long files are read in pieces of so many bytes.
 const PIECE: usize = 64 * 1024;
@@ -63,7 +63,7 @@ fn open(root: &Path, path: &RelPath) -> Result<Source, Unread> {
 }
 
 fn sum(source: &mut Source, path: &RelPath) -> io::Result<(Checksum, u64)> {
-    let mut hasher = Hasher::new();
+    let mut hasher = Hasher::default();
     let mut buffer = vec![0; PIECE];
     let mut len = 0;
     loop {
@@ -130,7 +130,7 @@ impl Shelf {
         if !item.is_long() {
             let mut bytes = Vec::with_capacity(usize::try_from(item.len).ok()?);
             source.read_to_end(&mut bytes).ok()?;
-            let mut hasher = Hasher::new();
+            let mut hasher = Hasher::default();
             hasher.update(&bytes);
             if hasher.finish(&item.path) != item.checksum {
                 return None;

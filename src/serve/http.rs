@@ -24,15 +24,14 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-use crate::config::Config;
-use crate::event::Event;
-use crate::path::RelPath;
-use crate::report::count;
-
-use super::catalog::{Checksum, Item, Listing, quoted};
-use super::connections::{Doing, Place};
-use super::content::{Content, Pieces, Shelf};
-use super::lock;
+use crate::model::event::Event;
+use crate::model::path::RelPath;
+use crate::serve::catalog::{Catalog, Checksum, Item, Listing, quoted};
+use crate::serve::connections::{Doing, Place};
+use crate::serve::content::{Content, Pieces, Shelf};
+use crate::serve::lock::lock;
+use crate::settings::config::Config;
+use crate::text::count;
 
 /// Nobody waits longer than this for a new version; that a client has gone is not seen before.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
@@ -115,10 +114,7 @@ impl Shop {
     }
 
     fn listing(&self) -> Arc<Listing> {
-        self.listing
-            .borrow()
-            .clone()
-            .unwrap_or_else(|| Arc::new(super::Catalog::default().listing()))
+        self.listing.borrow().clone().unwrap_or_else(|| Arc::new(Catalog::default().listing()))
     }
 
     /// Tells of a request, unless there are so many that nobody could read it.

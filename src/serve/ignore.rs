@@ -7,8 +7,8 @@ use std::path::Path;
 use anyhow::{Result, anyhow, bail};
 use regex::RegexSet;
 
-use crate::filter::SERVE_IGNORE as FILE;
-use crate::path::RelPath;
+use crate::model::path::RelPath;
+use crate::rules::filter::SERVE_IGNORE as FILE;
 use crate::text::shortened;
 
 /// A regular expression a line, each for a whole relative path.

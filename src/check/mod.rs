@@ -1,0 +1,3 @@
+//! `--check`: diagnoses a server.
+
+pub mod checkup;

@@ -1,0 +1,3 @@
+//! The record of what each host has, kept across runs.
+
+pub mod store;

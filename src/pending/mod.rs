@@ -1,0 +1,4 @@
+//! Changes and jobs that wait: the queue, retry times. Pure.
+
+pub mod backoff;
+pub mod queue;

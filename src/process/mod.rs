@@ -1,0 +1,3 @@
+//! The scripts that run on files.
+
+pub mod scripts;

@@ -1,0 +1,3 @@
+//! The screen: the only place where causes become words.
+
+pub mod text;

@@ -1,0 +1,3 @@
+//! Patterns, and the verdict on a path. Pure.
+
+pub mod filter;

@@ -1,0 +1,3 @@
+//! Watching the project folder.
+
+pub mod watcher;
