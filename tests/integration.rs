@@ -35,7 +35,7 @@ mod names;
 mod order;
 #[path = "integration/parallel.rs"]
 mod parallel;
-#[cfg(all(unix, feature = "serve"))]
+#[cfg(unix)]
 #[path = "integration/pulling.rs"]
 mod pulling;
 #[path = "integration/ready.rs"]
@@ -49,7 +49,7 @@ mod screen;
 #[cfg(unix)]
 #[path = "integration/scripts.rs"]
 mod scripts;
-#[cfg(all(unix, feature = "serve"))]
+#[cfg(unix)]
 #[path = "integration/serve.rs"]
 mod serve;
 #[cfg(unix)]

@@ -78,9 +78,7 @@ fn run(amount: &Amount, write: bool) -> io::Result<usize> {
     report.big(&measure::big(&mut rigs, amount));
     drop(rigs);
     report.footprint(footprint::idle(&Kind::modes(), amount), footprint::program()?);
-    if cfg!(feature = "serve") {
-        report.fleet(&fleet::measure(amount)?, amount);
-    }
+    report.fleet(&fleet::measure(amount)?, amount);
     if write {
         report.write()?;
     }

@@ -399,7 +399,6 @@ fn when_all_files_vanish_at_once_none_is_removed_there() {
 }
 
 /// With `--serve`, more is watched than is sent.
-#[cfg(feature = "serve")]
 #[test]
 fn when_all_that_is_sent_vanishes_at_once_none_is_removed_there() {
     let args = ["--serve", "127.0.0.1:0"];
