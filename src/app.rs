@@ -9,7 +9,7 @@ use anyhow::Result;
 use crossbeam_channel::{Receiver, at, never, select, unbounded};
 
 use crate::deliver::order::Origin;
-use crate::deliver::status::Books;
+use crate::deliver::status::HostStatus;
 use crate::exit::Exit;
 use crate::journal::store::{Ledger, Unfinished};
 use crate::local::file;
@@ -64,7 +64,7 @@ pub fn run(config: Config) -> Result<Exit> {
         let journal = (!config.dry_run).then(|| ledger.journal());
         let orders =
             deliver::worker::start(id, ledger, &unfinished, config.clone(), event_sender.clone())?;
-        hosts.push(Books::new(orders, journal));
+        hosts.push(HostStatus::new(orders, journal));
         left_over.push(unfinished.files);
     }
     let mut app = App {
@@ -185,7 +185,7 @@ struct App {
     config: Arc<Config>,
     settling: Queue,
     scripts: Scripts,
-    hosts: Vec<Books>,
+    hosts: Vec<HostStatus>,
     tickets: Ticket,
     /// Of the files to be deleted here: the state that hosts have, and which have it.
     delivered: HashMap<RelPath, (Stamp, BTreeSet<HostId>)>,
@@ -317,8 +317,9 @@ impl App {
             return self.config.serve.is_none() && self.hosts.iter().all(|host| host.unusable);
         };
         let waited = since.elapsed();
-        let finished =
-            |host: &Books| host.closed || host.unusable || (!host.connected && waited >= GRACE);
+        let finished = |host: &HostStatus| {
+            host.closed || host.unusable || (!host.connected && waited >= GRACE)
+        };
         (self.hosts.iter().all(finished) && !self.is_serving) || waited >= self.config.timeout
     }
 
@@ -412,7 +413,7 @@ impl App {
         };
         self.stir();
         if signal == Signal::Dropped && self.config.mirror {
-            self.hosts.iter().for_each(Books::tidy);
+            self.hosts.iter().for_each(HostStatus::tidy);
         }
         match self.config.filter.verdict(&path) {
             Verdict::Upload | Verdict::Publish | Verdict::Process(_) => {
@@ -445,7 +446,7 @@ impl App {
         let now = Instant::now();
         if self.stirred.is_none_or(|then| now - then >= STIRS) {
             self.stirred = Some(now);
-            self.hosts.iter().for_each(Books::stir);
+            self.hosts.iter().for_each(HostStatus::stir);
         }
     }
 
@@ -508,7 +509,7 @@ impl App {
             server.list(published.cloned().collect());
         }
         if self.sync != Sync::Done {
-            self.hosts.iter_mut().for_each(Books::await_listing);
+            self.hosts.iter_mut().for_each(HostStatus::await_listing);
         }
         self.sync = Sync::Done;
         self.tickets += 1;
@@ -713,7 +714,7 @@ impl App {
         self.settling.hurry(now);
         self.dispatch(now);
         let waiting: usize =
-            (self.hosts.iter()).filter(|host| host.connected).map(Books::expected).sum();
+            (self.hosts.iter()).filter(|host| host.connected).map(HostStatus::expected).sum();
         if waiting > 0 {
             self.show(Event::Notice(format!(
                 "finishing {}, for at most {:?}; Ctrl-C again to end at once",
@@ -737,7 +738,7 @@ impl App {
             self.unprocessed.extend(unprocessed);
             unprocessed = self.unprocessed.into_iter().collect();
         }
-        let undelivered: Vec<_> = self.hosts.iter().map(Books::undelivered).collect();
+        let undelivered: Vec<_> = self.hosts.iter().map(HostStatus::undelivered).collect();
         let complete = !(self.config.once && self.has_declined)
             && unprocessed.is_empty()
             && undelivered.iter().all(Vec::is_empty)

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::deliver::worker::{Lane, TRIES};
+use crate::deliver::worker::{HostWorker, TRIES};
 use crate::ftp::error::{AWAY, TransferError};
 use crate::ftp::session::{Lore, Session, Size, Stored, Upload};
 use crate::journal::store::Content;
@@ -78,7 +78,7 @@ impl Load {
     }
 }
 
-impl Lane {
+impl HostWorker {
     /// Makes one file there what it is here, as far as that is done without sending it. `slot` tells
     /// files apart that are under way at the same time.
     pub fn prepare(&mut self, job: &Job, slot: usize) -> Result<Task, TransferError> {

@@ -11,7 +11,7 @@ use crate::model::event::{BAR_STEP, HostEvent, Outcome, Ticket, WORTH_A_BAR};
 use crate::model::path::RelPath;
 
 /// See the [module](self).
-pub struct Books {
+pub struct HostStatus {
     orders: Sender<Order>,
     /// Where orders are noted, to outlast us; `None` in a dry run.
     journal: Option<Journal>,
@@ -47,7 +47,7 @@ struct Burst {
     syncs: bool,
 }
 
-impl Books {
+impl HostStatus {
     /// Of a host whose lane takes these orders.
     pub fn new(orders: Sender<Order>, journal: Option<Journal>) -> Self {
         Self {
@@ -105,7 +105,7 @@ impl Books {
         self.send(Order::Stir);
     }
 
-    /// All files are to be looked at; [`Books::take_listing`] says which.
+    /// All files are to be looked at; [`HostStatus::take_listing`] says which.
     pub fn await_listing(&mut self) {
         self.awaits_listing = !self.unusable;
     }

@@ -71,7 +71,7 @@ pub fn start(
 ) -> std::io::Result<Sender<Order>> {
     let (sender, orders) = unbounded();
     let now = Instant::now();
-    let lane = Lane {
+    let lane = HostWorker {
         id,
         habits: Habits::default(),
         ledger,
@@ -115,7 +115,7 @@ pub fn start(
     Ok(sender)
 }
 
-pub struct Lane {
+pub struct HostWorker {
     pub(super) id: HostId,
     pub(super) habits: Habits,
     pub(super) ledger: Ledger,
@@ -181,7 +181,7 @@ pub struct Lane {
     pub(super) clocks: (Instant, SystemTime),
 }
 
-impl Lane {
+impl HostWorker {
     pub(super) fn run(mut self) {
         loop {
             while let Ok(order) = self.orders.try_recv() {
