@@ -18,7 +18,7 @@ const RESTS: Duration = Duration::from_secs(5);
 const WORTH_A_LOGIN: usize = 8;
 
 /// What became of a file that was sent along.
-pub enum Along {
+pub enum ParallelResult {
     /// Stored.
     Stored(Stored),
     /// Refused.
@@ -30,14 +30,14 @@ pub enum Along {
 }
 
 /// See the [module](self).
-pub struct Crew {
-    helpers: Vec<Helper>,
+pub struct SessionPool {
+    extra_sessions: Vec<ExtraSession>,
 }
 
-impl Crew {
+impl SessionPool {
     /// For so many sessions in all, the lane's own included.
     pub fn new(sessions: usize, id: HostId, config: &Arc<Config>) -> Self {
-        let helper = || Helper {
+        let extra = || ExtraSession {
             id,
             config: config.clone(),
             habits: Habits::default(),
@@ -45,50 +45,54 @@ impl Crew {
             session: None,
             used: Instant::now(),
         };
-        Self { helpers: std::iter::repeat_with(helper).take(sessions.saturating_sub(1)).collect() }
+        Self {
+            extra_sessions: std::iter::repeat_with(extra)
+                .take(sessions.saturating_sub(1))
+                .collect(),
+        }
     }
 
     /// How many sessions, the lane's own included, to use while so many files are waiting.
     pub fn sessions_for(&self, waiting: usize) -> usize {
-        let is_worth = |helper: &&Helper| waiting >= WORTH_A_LOGIN || helper.session.is_some();
-        1 + self.helpers.iter().filter(is_worth).count()
+        let is_worth = |extra: &&ExtraSession| waiting >= WORTH_A_LOGIN || extra.session.is_some();
+        1 + self.extra_sessions.iter().filter(is_worth).count()
     }
 
     /// The further sessions, open ones first.
-    pub fn helpers(&mut self) -> impl Iterator<Item = &mut Helper> {
-        self.helpers.sort_by_key(|helper| helper.session.is_none());
-        self.helpers.iter_mut()
+    pub fn extra_sessions(&mut self) -> impl Iterator<Item = &mut ExtraSession> {
+        self.extra_sessions.sort_by_key(|extra| extra.session.is_none());
+        self.extra_sessions.iter_mut()
     }
 
     /// From now on no more than there are sessions; returns how many that is.
     pub fn shrink(&mut self) -> usize {
-        self.helpers.retain(|helper| helper.session.is_some());
-        1 + self.helpers.len()
+        self.extra_sessions.retain(|extra| extra.session.is_some());
+        1 + self.extra_sessions.len()
     }
 
     /// When the next session will have rested for long.
     pub fn next_rest(&self) -> Option<Instant> {
-        let in_use = self.helpers.iter().filter(|helper| helper.session.is_some());
-        in_use.map(|helper| helper.used + RESTS).min()
+        let in_use = self.extra_sessions.iter().filter(|extra| extra.session.is_some());
+        in_use.map(|extra| extra.used + RESTS).min()
     }
 
     /// Ends the sessions that have had nothing to do until then.
     pub fn rest(&mut self, now: Instant) {
-        for helper in &mut self.helpers {
-            if helper.used + RESTS <= now {
-                helper.quit();
+        for extra in &mut self.extra_sessions {
+            if extra.used + RESTS <= now {
+                extra.quit();
             }
         }
     }
 
     /// Ends them all.
     pub fn disband(&mut self) {
-        self.helpers.iter_mut().for_each(Helper::quit);
+        self.extra_sessions.iter_mut().for_each(ExtraSession::quit);
     }
 }
 
 /// One further session.
-pub struct Helper {
+pub struct ExtraSession {
     id: HostId,
     config: Arc<Config>,
     habits: Habits,
@@ -97,14 +101,14 @@ pub struct Helper {
     used: Instant,
 }
 
-impl Helper {
+impl ExtraSession {
     /// Sends a file, logging in first if that is needed.
     pub fn send(
         &mut self,
         load: &mut Load,
         trace: Trace,
         progress: &mut dyn FnMut(u64, u64, Duration),
-    ) -> Along {
+    ) -> ParallelResult {
         if self.session.as_ref().is_some_and(|session| !session.is_quiet()) {
             self.quit();
         }
@@ -120,7 +124,7 @@ impl Helper {
                         ConnectError::Again(cause)
                         | ConnectError::Later(cause)
                         | ConnectError::Unusable(cause),
-                    ) => return Along::Alone(cause),
+                    ) => return ParallelResult::Alone(cause),
                 }
             }
         };
@@ -128,15 +132,15 @@ impl Helper {
         self.used = Instant::now();
         let is_spent = session.is_spent(&self.lore);
         let along = match sent {
-            Ok(stored) => Along::Stored(stored),
+            Ok(stored) => ParallelResult::Stored(stored),
             Err(
                 TransferError::Disconnected(_)
                 | TransferError::Reconnect(_)
                 | TransferError::Again(_),
-            ) => Along::Returned,
-            Err(error) => Along::Failed(error),
+            ) => ParallelResult::Returned,
+            Err(error) => ParallelResult::Failed(error),
         };
-        if is_spent || matches!(along, Along::Returned) {
+        if is_spent || matches!(along, ParallelResult::Returned) {
             self.quit();
         }
         along

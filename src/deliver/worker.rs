@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
 use crate::deliver::attempt::{Load, Task};
 use crate::deliver::order::{Order, Origin};
-use crate::deliver::session_pool::{Along, Crew};
+use crate::deliver::session_pool::{ParallelResult, SessionPool};
 use crate::ftp::connect::{ConnectError, Habits};
 use crate::ftp::error::TransferError;
 use crate::ftp::session::{Entry, Lore, Session, Welcome};
@@ -97,7 +97,7 @@ pub fn start(
         is_broken_said: false,
         in_place_said: false,
         temporary_name: crate::deliver::attempt::temporary_name(),
-        crew: Crew::new(config.parallel, id, &config),
+        pool: SessionPool::new(config.parallel, id, &config),
         leftovers: if config.dry_run { BTreeSet::new() } else { unfinished.temporary.clone() },
         removals_refused: 0,
         next_removal: now,
@@ -132,7 +132,7 @@ pub struct HostWorker {
     /// What was given up: tried once more when there is reason to hope.
     pub(super) refused: HashSet<RelPath>,
     pub(super) session: Option<Session>,
-    pub(super) crew: Crew,
+    pub(super) pool: SessionPool,
     pub(super) lore: Lore,
     /// Whether there has been a session: from then on the host is never given up.
     pub(super) was_connected: bool,
@@ -211,7 +211,7 @@ impl HostWorker {
                     continue;
                 }
             }
-            self.crew.rest(now);
+            self.pool.rest(now);
             let wake_time = self.wake_time().max(Instant::now());
             let order = self.orders.recv_deadline(wake_time);
             self.look_at_the_clocks(wake_time);
@@ -222,7 +222,7 @@ impl HostWorker {
             }
         }
         while self.session.is_some() && self.tidy(Instant::now()) {}
-        self.crew.disband();
+        self.pool.disband();
         if let Some(session) = self.session.take() {
             session.quit();
         }
@@ -295,7 +295,7 @@ impl HostWorker {
         let times = [
             self.queue.next_due(),
             session.ready_until(),
-            self.crew.next_rest(),
+            self.pool.next_rest(),
             burst_ends,
             may_remove.then_some(self.next_removal),
         ];
@@ -391,8 +391,8 @@ impl HostWorker {
                 self.session = Some(session);
                 self.was_connected = true;
                 self.last_heard = Instant::now();
-                self.crew.disband();
-                self.crew = Crew::new(self.config.parallel, self.id, &self.config);
+                self.pool.disband();
+                self.pool = SessionPool::new(self.config.parallel, self.id, &self.config);
                 self.removals_refused = 0;
                 // A session that we renewed is nothing new to the person.
                 if !std::mem::take(&mut self.is_renewed) {
@@ -498,7 +498,7 @@ impl HostWorker {
                 Ok(Task::Send(load)) => {
                     loads.push((job, load));
                     let allows_more = self.session.as_ref().is_some_and(Session::allows_more);
-                    let sessions = self.crew.sessions_for(self.queue.len());
+                    let sessions = self.pool.sessions_for(self.queue.len());
                     if allows_more && loads.len() < sessions && !is_alone {
                         // What has to come last waits for the rest.
                         next = self.queue.take_early(now);
@@ -534,49 +534,50 @@ impl HostWorker {
             return loads.into_iter().for_each(|(job, _)| self.queue.retry(job, now));
         };
         let (lore, trace) = (&mut self.lore, || trace_to(&self.config, id, events));
-        let sent: Vec<Along> = thread::scope(|scope| {
+        let sent: Vec<ParallelResult> = thread::scope(|scope| {
             let mut under_way = loads.iter_mut().map(|(_, load)| load);
             let own = under_way.next();
-            let along: Vec<_> = (under_way.zip(self.crew.helpers()))
-                .map(|(load, helper)| {
+            let along: Vec<_> = (under_way.zip(self.pool.extra_sessions()))
+                .map(|(load, extra)| {
                     let (mut show, trace) = (show(load.path()), trace());
                     thread::Builder::new()
-                        .spawn_scoped(scope, move || helper.send(load, trace, &mut show))
+                        .spawn_scoped(scope, move || extra.send(load, trace, &mut show))
                 })
                 .collect();
             let own = own.map(|load| {
                 let mut show = show(load.path());
-                load.send(session, lore, &mut show).map_or_else(Along::Failed, Along::Stored)
+                load.send(session, lore, &mut show)
+                    .map_or_else(ParallelResult::Failed, ParallelResult::Stored)
             });
             let along = along.into_iter().map(|thread| match thread.map(ScopedJoinHandle::join) {
                 Ok(Ok(sent)) => sent,
-                _ => Along::Returned,
+                _ => ParallelResult::Returned,
             });
             own.into_iter().chain(along).collect()
         });
         let mut alone = None;
         // While there is a session, for the remote commands.
         let mut sent: Vec<_> = loads.into_iter().zip(sent).collect();
-        sent.sort_by_key(|(_, sent)| !matches!(sent, Along::Stored(_)));
+        sent.sort_by_key(|(_, sent)| !matches!(sent, ParallelResult::Stored(_)));
         for ((job, load), sent) in sent {
             match sent {
-                Along::Stored(stored) => {
+                ParallelResult::Stored(stored) => {
                     let outcome = self.conclude(load, stored);
                     self.delivered(&job, outcome);
                 }
-                Along::Failed(error) => self.failed(job, error),
-                Along::Returned => {
+                ParallelResult::Failed(error) => self.failed(job, error),
+                ParallelResult::Returned => {
                     let failures = job.failures + 1;
                     self.queue.retry(Job { failures, ..job }, Instant::now());
                 }
-                Along::Alone(cause) => {
+                ParallelResult::Alone(cause) => {
                     self.queue.retry(job, Instant::now());
                     alone = Some(cause);
                 }
             }
         }
         if let Some(cause) = alone {
-            let sessions = self.crew.shrink();
+            let sessions = self.pool.shrink();
             let text = format!("--parallel: no more than {sessions} at once: {cause}");
             self.tell(HostEvent::Notice(text));
         }
