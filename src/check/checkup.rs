@@ -11,10 +11,10 @@ use anyhow::{Context, Result};
 use crossbeam_channel::{bounded, select};
 
 use crate::exit::Exit;
-use crate::ftp::connect::{ConnectError, Habits};
+use crate::ftp::connect::{ConnectError, TlsFacts};
 use crate::ftp::error::TransferError;
 use crate::ftp::profile::Board;
-use crate::ftp::session::{Entry, Lore, Session, Upload};
+use crate::ftp::session::{Entry, ServerFacts, Session, Upload};
 use crate::ftp::uploader::DataSeen;
 use crate::local::file::Source;
 use crate::model::event::HostId;
@@ -101,8 +101,8 @@ struct Checkup<'a> {
     is_stopped: &'a AtomicBool,
     /// Whether there may be something of ours there.
     has_made: &'a AtomicBool,
-    habits: Habits,
-    lore: Lore,
+    tls_facts: TlsFacts,
+    facts: ServerFacts,
     session: Option<Session>,
     data: DataSeen,
     transfer: Transfer,
@@ -129,8 +129,8 @@ impl<'a> Checkup<'a> {
             page: Page::new(config.screen.color),
             is_stopped,
             has_made,
-            habits: Habits::default(),
-            lore: Lore::default(),
+            tls_facts: TlsFacts::default(),
+            facts: ServerFacts::default(),
             session: None,
             data: DataSeen::default(),
             transfer: Transfer::Plain,
@@ -199,8 +199,11 @@ impl<'a> Checkup<'a> {
         loop {
             self.go_on()?;
             let entry = Entry::of(self.config, self.id);
-            match Session::open(entry, &mut self.habits, self.page.trace(self.config.screen.debug))
-            {
+            match Session::open(
+                entry,
+                &mut self.tls_facts,
+                self.page.trace(self.config.screen.debug),
+            ) {
                 Ok((session, welcome)) => {
                     self.session = Some(session);
                     let board = Board::of(&welcome.greeting);
@@ -259,7 +262,7 @@ impl<'a> Checkup<'a> {
         self.describe_data();
         let Err(error) = stored else {
             self.page.finding("upload", &format!("works: {SAMPLE} bytes in {time}"));
-            let confirmed = match self.lore.tells_size() {
+            let confirmed = match self.facts.tells_size() {
                 true => "SIZE tells what is stored: each upload is checked",
                 false => "SIZE is not answered: what the server says of an upload is believed",
             };
@@ -306,7 +309,7 @@ impl<'a> Checkup<'a> {
     fn replace(&mut self) -> Result<(), Ended> {
         let Some(file) = self.files.first().cloned() else { return Ok(()) };
         let text = match self.store(&file, SAMPLE / 2, true) {
-            Ok(()) if self.lore.renames_over() => {
+            Ok(()) if self.facts.renames_over() => {
                 "replaces a file: with --atomic nobody sees half of one"
             }
             Ok(()) => "does not replace a file: with --atomic a file is gone for a moment",
@@ -367,7 +370,7 @@ impl<'a> Checkup<'a> {
         let mut left = Vec::new();
         for file in files {
             let removed =
-                self.session.as_mut().map(|session| session.remove(&file, &mut self.lore));
+                self.session.as_mut().map(|session| session.remove(&file, &mut self.facts));
             if !matches!(removed, Some(Ok(_))) {
                 left.push(file);
             }
@@ -410,7 +413,7 @@ impl<'a> Checkup<'a> {
         for failures in 1..=TRIES {
             let entry = Entry::of(self.config, self.id);
             let trace = self.page.trace(self.config.screen.debug);
-            if let Ok((session, _)) = Session::open(entry, &mut self.habits, trace) {
+            if let Ok((session, _)) = Session::open(entry, &mut self.tls_facts, trace) {
                 self.session = Some(session);
                 return true;
             }
@@ -448,11 +451,11 @@ impl<'a> Checkup<'a> {
         let Some(session) = &mut self.session else {
             return Err(TransferError::Disconnected("there is no session any more".to_owned()));
         };
-        let ready = session.make_ready(true, &mut self.lore);
+        let ready = session.make_ready(true, &mut self.facts);
         let begun = Instant::now();
         let stored = ready
             .map_err(TransferError::from)
-            .and_then(|_| session.store(upload, &mut source, &mut self.lore, &mut |_| ()));
+            .and_then(|_| session.store(upload, &mut source, &mut self.facts, &mut |_| ()));
         if let Ok(stored) = &stored {
             self.took = stored.when - begun;
         }

@@ -7,7 +7,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::deliver::worker::{HostWorker, TRIES};
 use crate::ftp::error::{AWAY, TransferError};
-use crate::ftp::session::{Lore, Session, Size, Stored, Upload};
+use crate::ftp::session::{ServerFacts, Session, Size, Stored, Upload};
 use crate::journal::store::Content;
 use crate::local::file::{OpenError, Source};
 use crate::model::event::{HostEvent, IDLE_END, Outcome};
@@ -65,7 +65,7 @@ impl Load {
     pub fn send(
         &mut self,
         session: &mut Session,
-        lore: &mut Lore,
+        facts: &mut ServerFacts,
         progress: &mut dyn FnMut(u64, u64, Duration),
     ) -> Result<Stored, TransferError> {
         let Self { path, source, temporary, again, replaces, more, started } = self;
@@ -73,7 +73,7 @@ impl Load {
         let (again, replaces, more, total) = (*again, *replaces, *more, source.stamp().len);
         let upload = Upload { path, temporary, again, replaces, more };
         let mut show = |sent| progress(sent, total, started.elapsed());
-        let stored = session.store(upload, source, lore, &mut show);
+        let stored = session.store(upload, source, facts, &mut show);
         stored.map_err(|error| error.during(format_args!("{path} was under way")))
     }
 }
@@ -142,10 +142,10 @@ impl HostWorker {
         temporary: Option<String>,
     ) {
         if let Some(name) = temporary {
-            self.lore.is_stored_by_renaming();
+            self.facts.is_stored_by_renaming();
             self.leftovers.remove(&name);
             self.ledger.journal().is_gone(&name);
-        } else if self.config.atomic && !self.in_place_said && self.lore.is_stored_in_place() {
+        } else if self.config.atomic && !self.in_place_said && self.facts.is_stored_in_place() {
             self.in_place_said = true;
             self.tell(HostEvent::Notice(
                 "files cannot be renamed there: they are stored in place, without --atomic"
@@ -177,7 +177,7 @@ impl HostWorker {
     /// The name to store a file under first.
     pub(super) fn temporary(&mut self, job: &Job, slot: usize) -> Option<String> {
         if !self.config.atomic
-            || self.lore.cannot_rename()
+            || self.facts.cannot_rename()
             || (TRIES_UNDER_TEMPORARY_NAME..TRIES).contains(&job.failures)
         {
             return None;
@@ -242,7 +242,7 @@ impl HostWorker {
         let Some(session) = &mut self.session else {
             return Ok(There::Unknown);
         };
-        let size = session.size(path, &mut self.lore)?;
+        let size = session.size(path, &mut self.facts)?;
         let now = Instant::now();
         self.last_heard = now;
         Ok(match size {
@@ -287,7 +287,7 @@ impl HostWorker {
         let started = Instant::now();
         self.ledger.is_changing(&from);
         self.ledger.is_changing(path);
-        match session.move_to(&from, path, &mut self.lore) {
+        match session.move_to(&from, path, &mut self.facts) {
             Ok(()) => {}
             Err(error @ (TransferError::Disconnected(_) | TransferError::Reconnect(_))) => {
                 return Err(error);
@@ -319,7 +319,7 @@ impl HostWorker {
         };
         self.ledger.is_changing(path);
         let was_there = session
-            .remove(path.as_str(), &mut self.lore)
+            .remove(path.as_str(), &mut self.facts)
             .map_err(|error| error.of("removing it"))?;
         self.removals.remove(path);
         self.note_gone(path);

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::deliver::attempt::Load;
-use crate::ftp::connect::{ConnectError, Habits};
+use crate::ftp::connect::{ConnectError, TlsFacts};
 use crate::ftp::error::TransferError;
-use crate::ftp::session::{Entry, Lore, Session, Stored};
+use crate::ftp::session::{Entry, ServerFacts, Session, Stored};
 use crate::ftp::trace::Trace;
 use crate::model::event::HostId;
 use crate::settings::config::Config;
@@ -40,8 +40,8 @@ impl SessionPool {
         let extra = || ExtraSession {
             id,
             config: config.clone(),
-            habits: Habits::default(),
-            lore: Lore::default(),
+            tls_facts: TlsFacts::default(),
+            facts: ServerFacts::default(),
             session: None,
             used: Instant::now(),
         };
@@ -95,8 +95,8 @@ impl SessionPool {
 pub struct ExtraSession {
     id: HostId,
     config: Arc<Config>,
-    habits: Habits,
-    lore: Lore,
+    tls_facts: TlsFacts,
+    facts: ServerFacts,
     session: Option<Session>,
     used: Instant,
 }
@@ -115,9 +115,9 @@ impl ExtraSession {
         let session = match &mut self.session {
             Some(session) => session,
             None => {
-                match Session::open(Entry::of(&self.config, self.id), &mut self.habits, trace) {
+                match Session::open(Entry::of(&self.config, self.id), &mut self.tls_facts, trace) {
                     Ok((mut session, _)) => {
-                        session.take_up(&mut self.lore);
+                        session.take_up(&mut self.facts);
                         self.session.insert(session)
                     }
                     Err(
@@ -128,9 +128,9 @@ impl ExtraSession {
                 }
             }
         };
-        let sent = load.send(session, &mut self.lore, progress);
+        let sent = load.send(session, &mut self.facts, progress);
         self.used = Instant::now();
-        let is_spent = session.is_spent(&self.lore);
+        let is_spent = session.is_spent(&self.facts);
         let along = match sent {
             Ok(stored) => ParallelResult::Stored(stored),
             Err(

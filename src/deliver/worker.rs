@@ -12,9 +12,9 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use crate::deliver::attempt::{Load, Task};
 use crate::deliver::order::{Order, Origin};
 use crate::deliver::session_pool::{ParallelResult, SessionPool};
-use crate::ftp::connect::{ConnectError, Habits};
+use crate::ftp::connect::{ConnectError, TlsFacts};
 use crate::ftp::error::TransferError;
-use crate::ftp::session::{Entry, Lore, Session, Welcome};
+use crate::ftp::session::{Entry, ServerFacts, Session, Welcome};
 use crate::ftp::trace::Trace;
 use crate::journal::store::{Ledger, Unfinished};
 use crate::model::event::{
@@ -73,7 +73,7 @@ pub fn start(
     let now = Instant::now();
     let lane = HostWorker {
         id,
-        habits: Habits::default(),
+        tls_facts: TlsFacts::default(),
         ledger,
         events,
         orders,
@@ -83,7 +83,7 @@ pub fn start(
         renames: HashMap::new(),
         refused: HashSet::new(),
         session: None,
-        lore: Lore::default(),
+        facts: ServerFacts::default(),
         was_connected: false,
         failures: 0,
         next_try: now,
@@ -117,7 +117,7 @@ pub fn start(
 
 pub struct HostWorker {
     pub(super) id: HostId,
-    pub(super) habits: Habits,
+    pub(super) tls_facts: TlsFacts,
     pub(super) ledger: Ledger,
     pub(super) config: Arc<Config>,
     pub(super) events: Sender<Event>,
@@ -133,7 +133,7 @@ pub struct HostWorker {
     pub(super) refused: HashSet<RelPath>,
     pub(super) session: Option<Session>,
     pub(super) pool: SessionPool,
-    pub(super) lore: Lore,
+    pub(super) facts: ServerFacts,
     /// Whether there has been a session: from then on the host is never given up.
     pub(super) was_connected: bool,
     /// How many sessions in a row did no work.
@@ -202,7 +202,7 @@ impl HostWorker {
             if self.session.is_some() {
                 if let Some(job) = self.queue.take(now) {
                     self.deliver(job);
-                    if self.session.as_ref().is_some_and(|session| session.is_spent(&self.lore)) {
+                    if self.session.as_ref().is_some_and(|session| session.is_spent(&self.facts)) {
                         self.renew_session();
                     }
                     continue;
@@ -333,7 +333,7 @@ impl HostWorker {
         let Some(session) = &mut self.session else {
             return false;
         };
-        match session.make_ready(is_at_work, &mut self.lore) {
+        match session.make_ready(is_at_work, &mut self.facts) {
             Ok(false) => {
                 self.tell_manner();
                 false
@@ -385,9 +385,9 @@ impl HostWorker {
 
     pub(super) fn connect(&mut self) {
         let trace = trace_to(&self.config, self.id, &self.events);
-        match Session::open(Entry::of(&self.config, self.id), &mut self.habits, trace) {
+        match Session::open(Entry::of(&self.config, self.id), &mut self.tls_facts, trace) {
             Ok((mut session, welcome)) => {
-                session.take_up(&mut self.lore);
+                session.take_up(&mut self.facts);
                 self.session = Some(session);
                 self.was_connected = true;
                 self.last_heard = Instant::now();
@@ -444,7 +444,7 @@ impl HostWorker {
     pub(super) fn lose_session(&mut self, cause: String) {
         if let Some(session) = self.session.take() {
             if session.ready_until().is_some() {
-                self.lore.is_unlucky();
+                self.facts.is_unlucky();
             }
             session.hang_up();
         }
@@ -453,7 +453,7 @@ impl HostWorker {
 
     /// Has the last writes looked at again: whatever ended the session may have undone them.
     pub(super) fn doubt(&mut self) {
-        if self.draining || !self.lore.tells_size() {
+        if self.draining || !self.facts.tells_size() {
             return;
         }
         let now = Instant::now();
@@ -533,7 +533,7 @@ impl HostWorker {
             let now = Instant::now();
             return loads.into_iter().for_each(|(job, _)| self.queue.retry(job, now));
         };
-        let (lore, trace) = (&mut self.lore, || trace_to(&self.config, id, events));
+        let (facts, trace) = (&mut self.facts, || trace_to(&self.config, id, events));
         let sent: Vec<ParallelResult> = thread::scope(|scope| {
             let mut under_way = loads.iter_mut().map(|(_, load)| load);
             let own = under_way.next();
@@ -546,7 +546,7 @@ impl HostWorker {
                 .collect();
             let own = own.map(|load| {
                 let mut show = show(load.path());
-                load.send(session, lore, &mut show)
+                load.send(session, facts, &mut show)
                     .map_or_else(ParallelResult::Failed, ParallelResult::Stored)
             });
             let along = along.into_iter().map(|thread| match thread.map(ScopedJoinHandle::join) {
@@ -645,7 +645,7 @@ impl HostWorker {
             return false;
         }
         let result = if let Some(name) = self.leftovers.first().cloned().filter(|_| may_remove) {
-            let removed = session.remove(&name, &mut self.lore);
+            let removed = session.remove(&name, &mut self.facts);
             match &removed {
                 Ok(_) => {
                     self.leftovers.remove(&name);

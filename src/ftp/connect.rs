@@ -51,7 +51,7 @@ fn later(error: &io::Error) -> ConnectError {
 
 /// How a server was found to speak TLS.
 #[derive(Debug, Default)]
-pub struct Habits {
+pub struct TlsFacts {
     /// It does not speak 1.2, and may speak 1.3.
     newer: bool,
     /// The next session is tried in the other version.
@@ -62,7 +62,7 @@ pub struct Habits {
     is_slow: bool,
 }
 
-impl Habits {
+impl TlsFacts {
     /// What follows from a handshake that failed. Returns whether there is another way, to be tried
     /// at once.
     fn learn(&mut self, fault: &Fault, implicit: bool, host: &Host) -> bool {
@@ -110,7 +110,7 @@ pub struct Dialled {
 pub fn dial(
     host: &Host,
     trust: Option<&Trust>,
-    habits: &mut Habits,
+    tls_facts: &mut TlsFacts,
     timeout: Duration,
     encoding: Encoding,
     trace: &Trace,
@@ -120,16 +120,16 @@ pub fn dial(
         check_greeting(&socket, false)?;
         return Ok(greet(socket, timeout, encoding, trace)?);
     };
-    let implicit = match habits.implicit {
+    let implicit = match tls_facts.implicit {
         _ if host.port == FTPS_PORT => true,
         Some(implicit) => implicit,
         None => !has_greeted(&socket, timeout.min(GREETS_WITHIN)),
     };
     // Another version is tried without waiting for a greeting again.
-    habits.implicit = Some(implicit);
-    let newer = habits.newer != habits.tries_other;
+    tls_facts.implicit = Some(implicit);
+    let newer = tls_facts.newer != tls_facts.tries_other;
     let secure = trust.secure(&host.name, newer).map_err(|fault| unusable(&fault))?;
-    let pause = if habits.is_slow { READY_AFTER } else { Duration::ZERO };
+    let pause = if tls_facts.is_slow { READY_AFTER } else { Duration::ZERO };
     let handshaker = Handshaker { secure, timeout, pause, outcome: Arc::default() };
     let dialled = if implicit {
         handshaker.enter_at_once(socket, encoding, trace)
@@ -140,7 +140,7 @@ pub fn dial(
     };
     match dialled {
         Ok(dialled) => {
-            habits.tries_other = false;
+            tls_facts.tries_other = false;
             Ok(dialled)
         }
         Err(Refused::Said(reply)) if reply.code / 100 == 4 => {
@@ -155,7 +155,7 @@ pub fn dial(
         ))),
         Err(Refused::Unprotected(reply)) => Err(unprotected(&reply)),
         Err(Refused::Tls(fault)) => {
-            let is_worth_a_try = habits.learn(&fault, implicit, host);
+            let is_worth_a_try = tls_facts.learn(&fault, implicit, host);
             if !is_worth_a_try {
                 return Err(match fault {
                     fault @ Fault::Broken(_) => {
@@ -165,7 +165,7 @@ pub fn dial(
                 });
             }
             trace.received(format!("({fault}; trying in another way)").as_bytes());
-            dial(host, Some(trust), habits, timeout, encoding, trace)
+            dial(host, Some(trust), tls_facts, timeout, encoding, trace)
         }
         Err(Refused::Other(error)) => Err(error),
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use suppaftp::FtpError;
 
-use crate::ftp::connect::{self, ConnectError, Dialled, Habits, Stream};
+use crate::ftp::connect::{self, ConnectError, Dialled, Stream, TlsFacts};
 use crate::ftp::control::{Control, quick_ack};
 use crate::ftp::error::{Broken, TOO_LONG, TransferError};
 use crate::ftp::profile::{Board, is_known};
@@ -58,7 +58,7 @@ const FTPDLITE_ADMIN: &str = "ftpadmin";
 
 /// What has been learnt of a server, beyond one session.
 #[derive(Debug, Default)]
-pub struct Lore {
+pub struct ServerFacts {
     /// It does not survive a STOR into a directory that is not there (FTPdLite): make it first.
     make_first: bool,
     /// Whether SIZE tells what is stored; `None` as long as that is not known.
@@ -83,7 +83,7 @@ pub struct Lore {
     misses: u32,
 }
 
-impl Lore {
+impl ServerFacts {
     /// A refusal may have been of its moment: what follows from it is learnt anew.
     pub fn begin_session(&mut self) {
         if self.tells_size == Some(false) {
@@ -248,12 +248,12 @@ impl Session {
     /// Says why in words for a person.
     pub fn open(
         entry: Entry,
-        habits: &mut Habits,
+        tls_facts: &mut TlsFacts,
         trace: Trace,
     ) -> Result<(Self, Welcome), ConnectError> {
         let Entry { host, login, dir, trust, active, encoding, transfer, timeout } = entry;
         let Dialled { stream, control, secure, watchdog, greeting, unprotected } =
-            connect::dial(host, trust, habits, timeout, encoding, &trace)?;
+            connect::dial(host, trust, tls_facts, timeout, encoding, &trace)?;
         let board = Board::of(&greeting);
         let is_guest = board == Some(Board::FtpdLite) && login.user != FTPDLITE_ADMIN;
         let is_known = board == Some(Board::FtpdLite) || is_known(&greeting);
@@ -383,46 +383,46 @@ impl Session {
         &mut self,
         upload: Upload,
         source: &mut Source,
-        lore: &mut Lore,
+        facts: &mut ServerFacts,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Stored, TransferError> {
         let Upload { path, temporary, again, replaces, more } = upload;
-        self.reconsider(lore);
+        self.reconsider(facts);
         let target = self.name(path.as_str())?;
         let name = temporary.map_or(Ok(target.clone()), |name| self.name(name))?;
-        let must_stay_missing = self.look_without_blank(&target, lore)?;
+        let must_stay_missing = self.look_without_blank(&target, facts)?;
         let is_there = path.parent().is_none_or(|parent| self.dirs.contains(parent));
-        if lore.make_first && !is_there {
+        if facts.make_first && !is_there {
             self.make_directories(path)?;
         }
         let may_lack_directory = path.parent().is_some() && (again || !is_there);
-        let sent = match self.send(&name, source, more, lore, progress) {
+        let sent = match self.send(&name, source, more, facts, progress) {
             Err(refusal)
                 if may_lack_directory && refusal.may_lack_directory() && self.wire.is_in_step() =>
             {
                 let made = self.make_directories(path)?;
                 match refusal {
                     TransferError::Reconnect(cause) if made => {
-                        lore.make_first = true;
+                        facts.make_first = true;
                         return Err(TransferError::Again(cause));
                     }
                     TransferError::Reconnect(_) => Err(refusal),
                     _ => {
                         source.rewind().map_err(TransferError::Local)?;
-                        self.send(&name, source, more, lore, progress)
+                        self.send(&name, source, more, facts, progress)
                     }
                 }
             }
             sent => sent,
         };
-        let mut stored = sent.map_err(|error| self.judge(&name, error, lore))?;
+        let mut stored = sent.map_err(|error| self.judge(&name, error, facts))?;
         self.dirs.extend(path.parent().map(ToOwned::to_owned));
         if temporary.is_some() {
-            self.rename(&name, &target, replaces, lore)?;
+            self.rename(&name, &target, replaces, facts)?;
             stored.when = Instant::now();
         }
         if let Some(without_blank) = must_stay_missing
-            && matches!(self.size_of(&without_blank, lore)?, Size::Bytes(_))
+            && matches!(self.size_of(&without_blank, facts)?, Size::Bytes(_))
         {
             self.command(&format!("DELE {without_blank}"))?;
             return Err(drops_blank());
@@ -437,24 +437,24 @@ impl Session {
         name: &str,
         source: &mut Source,
         more: bool,
-        lore: &mut Lore,
+        facts: &mut ServerFacts,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Stored, TransferError> {
-        let way = self.way(name, lore);
+        let way = self.way(name, facts);
         let bytes = self.wire.store(way, name, source, &self.trace, progress)?;
         let when = Instant::now();
         if more && way == Transfer::Ready {
-            self.make_ready_beside(|session| session.confirm(name, bytes, lore))??;
+            self.make_ready_beside(|session| session.confirm(name, bytes, facts))??;
         } else {
-            self.confirm(name, bytes, lore)?;
+            self.confirm(name, bytes, facts)?;
         }
-        lore.is_hit(name, way);
+        facts.is_hit(name, way);
         Ok(Stored { bytes, when })
     }
 
     /// How a file is to be sent now.
-    fn way(&self, name: &str, lore: &Lore) -> Transfer {
-        match &lore.missed {
+    fn way(&self, name: &str, facts: &ServerFacts) -> Transfer {
+        match &facts.missed {
             Some(missed) if missed == name => Transfer::Plain,
             _ => self.manner.transfer,
         }
@@ -462,23 +462,23 @@ impl Session {
 
     /// What follows for the server from an upload that went wrong. If it was not sent the plain way,
     /// it is next, at once; in a new session, because what this one would do next is not certain.
-    fn judge(&self, name: &str, error: TransferError, lore: &mut Lore) -> TransferError {
+    fn judge(&self, name: &str, error: TransferError, facts: &mut ServerFacts) -> TransferError {
         let means = self.wire.means();
         if let TransferError::Again(_) = error {
-            lore.demands_resumption |= means.secure.is_some();
+            facts.demands_resumption |= means.secure.is_some();
         }
-        if self.way(name, lore) == Transfer::Plain || means.is_joint() {
+        if self.way(name, facts) == Transfer::Plain || means.is_joint() {
             return error;
         }
         match error {
             TransferError::Reconnect(cause) => {
-                lore.is_missed(name);
+                facts.is_missed(name);
                 // It may well be missing: the second try tells.
-                lore.sizes_refused = lore.sizes_refused.saturating_sub(1);
+                facts.sizes_refused = facts.sizes_refused.saturating_sub(1);
                 TransferError::Again(cause)
             }
             TransferError::Disconnected(_) => {
-                lore.is_missed(name);
+                facts.is_missed(name);
                 error
             }
             _ => error,
@@ -497,28 +497,28 @@ impl Session {
     }
 
     /// Goes by what was learnt in earlier sessions.
-    pub fn take_up(&mut self, lore: &mut Lore) {
-        lore.begin_session();
-        if let Some(varies_ports) = lore.varies_ports {
+    pub fn take_up(&mut self, facts: &mut ServerFacts) {
+        facts.begin_session();
+        if let Some(varies_ports) = facts.varies_ports {
             self.wire.take_up(varies_ports);
         }
-        if lore.misses >= MISSES && self.manner.transfer != Transfer::Plain {
+        if facts.misses >= MISSES && self.manner.transfer != Transfer::Plain {
             // The session after this one may try again.
-            lore.misses -= 1;
+            facts.misses -= 1;
             self.be_careful(Transfer::Plain, "faster ways failed before".to_owned());
         }
     }
 
     /// Goes by what has been seen of the server.
-    fn reconsider(&mut self, lore: &mut Lore) {
+    fn reconsider(&mut self, facts: &mut ServerFacts) {
         let means = self.wire.means();
-        lore.varies_ports = Some(means.varies_ports);
+        facts.varies_ports = Some(means.varies_ports);
         if self.is_careful {
             return;
         }
         self.manner = means.manner(self.chosen);
         // A connection that dies while it waits looks like the end of an empty file.
-        let is_checked = lore.tells_size() || (self.is_known && lore.has_refused_no_size());
+        let is_checked = facts.tells_size() || (self.is_known && facts.has_refused_no_size());
         if self.manner.transfer == Transfer::Ready && self.chosen.is_none() && !is_checked {
             let why = "it does not tell what it has stored".to_owned();
             self.manner = Manner { transfer: Transfer::Eager, why };
@@ -536,9 +536,13 @@ impl Session {
     ///
     /// # Errors
     /// When the session is over.
-    pub fn make_ready(&mut self, is_at_work: bool, lore: &mut Lore) -> Result<bool, Broken> {
+    pub fn make_ready(
+        &mut self,
+        is_at_work: bool,
+        facts: &mut ServerFacts,
+    ) -> Result<bool, Broken> {
         self.wire.give_up_stale();
-        self.reconsider(lore);
+        self.reconsider(facts);
         let is_uftpd = self.wire.means().board == Some(Board::Uftpd);
         let is_wanted = match self.manner.transfer {
             Transfer::Plain => false,
@@ -553,7 +557,7 @@ impl Session {
             Ok(address) => {
                 let connected = TcpStream::connect_timeout(&address, self.patience());
                 if connected.is_err() {
-                    lore.is_unlucky();
+                    facts.is_unlucky();
                 }
                 self.have_ready(connected);
             }
@@ -610,13 +614,13 @@ impl Session {
     fn look_without_blank(
         &mut self,
         name: &str,
-        lore: &mut Lore,
+        facts: &mut ServerFacts,
     ) -> Result<Option<String>, TransferError> {
         let without_blank = name.trim_end_matches(' ');
         if without_blank == name {
             return Ok(None);
         }
-        match (self.size_of(without_blank, lore)?, self.size_of(name, lore)?) {
+        match (self.size_of(without_blank, facts)?, self.size_of(name, facts)?) {
             (Size::Missing, _) => Ok(Some(without_blank.to_owned())),
             (Size::Bytes(one), Size::Bytes(other)) if one != other => Ok(None),
             (Size::Bytes(_), Size::Missing) => Ok(None),
@@ -671,12 +675,17 @@ impl Session {
     }
 
     /// A 226 can be a lie: a data connection that died looks like the end of the file.
-    fn confirm(&mut self, name: &str, bytes: u64, lore: &mut Lore) -> Result<(), TransferError> {
-        let size = self.size_of(name, lore)?;
-        if size == Size::Missing && !lore.tells_size() {
-            lore.sizes_refused += 1;
-            if lore.sizes_refused >= REFUSALS {
-                lore.tells_size = Some(false);
+    fn confirm(
+        &mut self,
+        name: &str,
+        bytes: u64,
+        facts: &mut ServerFacts,
+    ) -> Result<(), TransferError> {
+        let size = self.size_of(name, facts)?;
+        if size == Size::Missing && !facts.tells_size() {
+            facts.sizes_refused += 1;
+            if facts.sizes_refused >= REFUSALS {
+                facts.tells_size = Some(false);
                 return Ok(());
             }
         }
@@ -695,28 +704,28 @@ impl Session {
     ///
     /// # Errors
     /// See [`TransferError`]; an answer that leaves it open is a transient one.
-    pub fn size(&mut self, path: &RelPath, lore: &mut Lore) -> Result<Size, TransferError> {
+    pub fn size(&mut self, path: &RelPath, facts: &mut ServerFacts) -> Result<Size, TransferError> {
         let name = self.name(path.as_str())?;
-        let size = self.size_of(&name, lore)?;
-        let is_doubtful = lore.sizes_refused > 0 && !lore.tells_size();
+        let size = self.size_of(&name, facts)?;
+        let is_doubtful = facts.sizes_refused > 0 && !facts.tells_size();
         Ok(if size == Size::Missing && is_doubtful { Size::Untold } else { size })
     }
 
-    fn size_of(&mut self, name: &str, lore: &mut Lore) -> Result<Size, TransferError> {
-        if lore.tells_size == Some(false) {
+    fn size_of(&mut self, name: &str, facts: &mut ServerFacts) -> Result<Size, TransferError> {
+        if facts.tells_size == Some(false) {
             return Ok(Size::Untold);
         }
         let reply = self.command(&format!("SIZE {name}"))?;
         match (reply.code, reply.text.trim().parse()) {
             (213, Ok(bytes)) => {
-                lore.tells_size = Some(true);
-                lore.sizes_refused = 0;
+                facts.tells_size = Some(true);
+                facts.sizes_refused = 0;
                 Ok(Size::Bytes(bytes))
             }
             (550, _) => Ok(Size::Missing),
             // RFC 3659 is younger than many a server.
             _ if reply.is_unknown_command() || reply.is_completion() => {
-                lore.tells_size = Some(false);
+                facts.tells_size = Some(false);
                 Ok(Size::Untold)
             }
             _ => Err(TransferError::refused(&reply)),
@@ -731,7 +740,7 @@ impl Session {
         &mut self,
         from: &RelPath,
         to: &RelPath,
-        lore: &mut Lore,
+        facts: &mut ServerFacts,
     ) -> Result<(), TransferError> {
         if to.parent().is_some_and(|parent| !self.dirs.contains(parent)) {
             self.make_directories(to)?;
@@ -740,7 +749,7 @@ impl Session {
         if to.ends_with(' ') {
             return Err(drops_blank());
         }
-        self.rename(&from, &to, false, lore)
+        self.rename(&from, &to, false, facts)
     }
 
     /// `replaces` says that the new name is known to be taken.
@@ -749,26 +758,26 @@ impl Session {
         from: &str,
         to: &str,
         replaces: bool,
-        lore: &mut Lore,
+        facts: &mut ServerFacts,
     ) -> Result<(), TransferError> {
-        if lore.refused_over < REFUSALS {
-            let reply = self.try_rename(from, to, lore)?;
+        if facts.refused_over < REFUSALS {
+            let reply = self.try_rename(from, to, facts)?;
             if reply.is_completion() {
-                lore.refused_over = 0;
-                lore.renames_over |= replaces;
+                facts.refused_over = 0;
+                facts.renames_over |= replaces;
                 return Ok(());
             }
-            if reply.code / 100 != 5 || lore.renames_over {
+            if reply.code / 100 != 5 || facts.renames_over {
                 return Err(TransferError::refused(&reply));
             }
         }
         // RFC 959 leaves open whether RNTO replaces a file.
         let deleted = self.command(&format!("DELE {to}"))?;
-        let reply = self.try_rename(from, to, lore)?;
+        let reply = self.try_rename(from, to, facts)?;
         if !reply.is_completion() {
             return Err(TransferError::refused(&reply));
         }
-        lore.refused_over += u32::from(deleted.is_completion());
+        facts.refused_over += u32::from(deleted.is_completion());
         Ok(())
     }
 
@@ -777,11 +786,11 @@ impl Session {
         &mut self,
         from: &str,
         to: &str,
-        lore: &mut Lore,
+        facts: &mut ServerFacts,
     ) -> Result<Reply, TransferError> {
         let reply = self.command(&format!("RNFR {from}"))?;
         if reply.is_unknown_command() {
-            lore.cannot_rename = true;
+            facts.cannot_rename = true;
             return Err(TransferError::Transient(format!("it cannot rename files: {reply}")));
         }
         if !reply.is_intermediate() {
@@ -794,7 +803,7 @@ impl Session {
     ///
     /// # Errors
     /// See [`TransferError`].
-    pub fn remove(&mut self, path: &str, lore: &mut Lore) -> Result<bool, TransferError> {
+    pub fn remove(&mut self, path: &str, facts: &mut ServerFacts) -> Result<bool, TransferError> {
         let name = self.name(path)?;
         let reply = self.command(&format!("DELE {name}"))?;
         if reply.is_completion() {
@@ -802,7 +811,7 @@ impl Session {
         }
         // No code says that there is no such file.
         match reply.code {
-            550 if !matches!(self.size_of(&name, lore)?, Size::Bytes(_)) => Ok(false),
+            550 if !matches!(self.size_of(&name, facts)?, Size::Bytes(_)) => Ok(false),
             _ => Err(TransferError::refused(&reply)),
         }
     }
@@ -842,9 +851,9 @@ impl Session {
     }
 
     /// Whether a file can go out only in a new session: with TLS 1.3, proftpd gives tickets for two.
-    pub fn is_spent(&self, lore: &Lore) -> bool {
+    pub fn is_spent(&self, facts: &ServerFacts) -> bool {
         let secure = &self.wire.means().secure;
-        lore.demands_resumption && secure.as_ref().is_some_and(Secure::is_spent)
+        facts.demands_resumption && secure.as_ref().is_some_and(Secure::is_spent)
     }
 
     /// Whether the session still stands, as far as can be told without asking.
