@@ -19,7 +19,7 @@ use crate::model::path::RelPath;
 use crate::model::send_mode::Transfer;
 use crate::rules::filter::{Filter, Rules, Serve};
 use crate::settings::cli::{Cli, When};
-use crate::settings::credentials::{self, Login, Means};
+use crate::settings::credentials::{self, CredentialOptions, Login};
 use crate::settings::host::Host;
 use crate::text::shortened;
 
@@ -164,7 +164,7 @@ impl Config {
             !(given.check && given.dry_run),
             "--check stores files of its own there, and --dry-run promises not to: leave one out"
         );
-        let means = Means {
+        let means = CredentialOptions {
             command_timeout: process_timeout,
             user: one_line("user", given.user.clone())?,
             password_file: file(&root, given.password_file.clone()),

@@ -35,7 +35,7 @@ const TRIES: u32 = 3;
 
 /// What the options say of logging in.
 #[derive(Debug, Default)]
-pub struct Means {
+pub struct CredentialOptions {
     /// Who, where HOST does not say it.
     pub user: Option<String>,
     /// The password is the first line of this file.
@@ -97,7 +97,12 @@ impl Login {
     ///
     /// # Errors
     /// When a file cannot be read, or a name or password cannot be sent.
-    pub fn find(host: &Host, means: &Means, root: &Path, state_dir: Option<&Path>) -> Result<Self> {
+    pub fn find(
+        host: &Host,
+        means: &CredentialOptions,
+        root: &Path,
+        state_dir: Option<&Path>,
+    ) -> Result<Self> {
         let wanted = host.user.as_deref().or(means.user.as_deref());
         let (entry, netrc_fault) = match netrc_entry(&host.name) {
             Ok(entry) => (entry, None),
