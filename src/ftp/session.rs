@@ -15,7 +15,7 @@ use crate::ftp::profile::{Board, is_known};
 use crate::ftp::reply::Reply;
 use crate::ftp::tls::{self, Secure, Trust};
 use crate::ftp::trace::Trace;
-use crate::ftp::uploader::{DataSeen, Means, Wire};
+use crate::ftp::uploader::{DataOptions, DataSeen, Wire};
 use crate::ftp::watchdog::Watchdog;
 use crate::local::file::Source;
 use crate::model::encoding::Encoding;
@@ -257,14 +257,15 @@ impl Session {
         let board = Board::of(&greeting);
         let is_guest = board == Some(Board::FtpdLite) && login.user != FTPDLITE_ADMIN;
         let is_known = board == Some(Board::FtpdLite) || is_known(&greeting);
-        let means = Means { secure, active, encoding, board, is_guest, varies_ports: is_known };
+        let options =
+            DataOptions { secure, active, encoding, board, is_guest, varies_ports: is_known };
         let mut session = Self {
             stream,
-            manner: means.manner(transfer),
+            manner: options.manner(transfer),
             is_known,
             is_careful: false,
             chosen: transfer,
-            wire: Wire::new(control.clone(), means, timeout),
+            wire: Wire::new(control.clone(), options, timeout),
             control,
             watchdog,
             timeout,
@@ -301,7 +302,7 @@ impl Session {
 
     fn log_in(&mut self, login: &Login) -> Result<(), ConnectError> {
         let user = &login.user;
-        if !self.wire.means().encoding.can_write(user) {
+        if !self.wire.options().encoding.can_write(user) {
             return Err(ConnectError::Unusable(format!("--encoding latin1 cannot write '{user}'")));
         }
         let mut reply = self.command(&format!("USER {user}"))?;
@@ -344,7 +345,7 @@ impl Session {
 
     /// Whether secrets may go out as they would now.
     fn may_confide(&self, login: &Login) -> Result<(), ConnectError> {
-        if self.wire.means().secure.is_some() {
+        if self.wire.options().secure.is_some() {
             return Ok(());
         }
         let peer = self.control.socket().peer_addr().map_err(Broken::from)?;
@@ -359,7 +360,7 @@ impl Session {
             return Err(ConnectError::Later(format!("no binary transfers: {reply}")));
         }
         if let Some(dir) = dir {
-            if !self.wire.means().encoding.can_write(dir) {
+            if !self.wire.options().encoding.can_write(dir) {
                 return Err(ConnectError::Unusable(format!(
                     "the remote directory '{dir}' has characters that --encoding latin1 lacks"
                 )));
@@ -463,11 +464,11 @@ impl Session {
     /// What follows for the server from an upload that went wrong. If it was not sent the plain way,
     /// it is next, at once; in a new session, because what this one would do next is not certain.
     fn judge(&self, name: &str, error: TransferError, facts: &mut ServerFacts) -> TransferError {
-        let means = self.wire.means();
+        let options = self.wire.options();
         if let TransferError::Again(_) = error {
-            facts.demands_resumption |= means.secure.is_some();
+            facts.demands_resumption |= options.secure.is_some();
         }
-        if self.way(name, facts) == Transfer::Plain || means.is_joint() {
+        if self.way(name, facts) == Transfer::Plain || options.is_joint() {
             return error;
         }
         match error {
@@ -511,12 +512,12 @@ impl Session {
 
     /// Goes by what has been seen of the server.
     fn reconsider(&mut self, facts: &mut ServerFacts) {
-        let means = self.wire.means();
-        facts.varies_ports = Some(means.varies_ports);
+        let options = self.wire.options();
+        facts.varies_ports = Some(options.varies_ports);
         if self.is_careful {
             return;
         }
-        self.manner = means.manner(self.chosen);
+        self.manner = options.manner(self.chosen);
         // A connection that dies while it waits looks like the end of an empty file.
         let is_checked = facts.tells_size() || (self.is_known && facts.has_refused_no_size());
         if self.manner.transfer == Transfer::Ready && self.chosen.is_none() && !is_checked {
@@ -527,8 +528,8 @@ impl Session {
 
     /// Whether files may be sent over several sessions at once.
     pub fn allows_more(&self) -> bool {
-        let means = self.wire.means();
-        means.board.is_none() && (means.varies_ports || means.active)
+        let options = self.wire.options();
+        options.board.is_none() && (options.varies_ports || options.active)
     }
 
     /// Makes what the next file need not wait for then: a data connection, as long as somebody
@@ -543,7 +544,7 @@ impl Session {
     ) -> Result<bool, Broken> {
         self.wire.give_up_stale();
         self.reconsider(facts);
-        let is_uftpd = self.wire.means().board == Some(Board::Uftpd);
+        let is_uftpd = self.wire.options().board == Some(Board::Uftpd);
         let is_wanted = match self.manner.transfer {
             Transfer::Plain => false,
             Transfer::Eager => is_uftpd,
@@ -631,7 +632,7 @@ impl Session {
     /// A path as the server is to read it.
     fn name(&mut self, path: &str) -> Result<String, TransferError> {
         if !path.is_ascii() {
-            let encoding = self.wire.means().encoding;
+            let encoding = self.wire.options().encoding;
             if !encoding.can_write(path) {
                 return Err(TransferError::Permanent(
                     "its name has characters that --encoding latin1 lacks: rename it".to_owned(),
@@ -643,7 +644,7 @@ impl Session {
         }
         let name = prefixed(path);
         // What is longer, the board reads as two commands, the first of which names another file.
-        match self.wire.means().board.map(Board::longest_command) {
+        match self.wire.options().board.map(Board::longest_command) {
             Some(most) if LONGEST_VERB + name.len() > most => Err(TransferError::Permanent(
                 format!("its path is too long: the board reads commands of at most {most} bytes"),
             )),
@@ -822,7 +823,7 @@ impl Session {
     /// When there is no answer.
     pub fn remove_directory(&mut self, dir: &str) -> Result<bool, Broken> {
         self.dirs.remove(dir);
-        if !self.wire.means().encoding.can_write(dir) {
+        if !self.wire.options().encoding.can_write(dir) {
             return Ok(false);
         }
         Ok(self.command(&format!("RMD {}", prefixed(dir)))?.is_completion())
@@ -852,7 +853,7 @@ impl Session {
 
     /// Whether a file can go out only in a new session: with TLS 1.3, proftpd gives tickets for two.
     pub fn is_spent(&self, facts: &ServerFacts) -> bool {
-        let secure = &self.wire.means().secure;
+        let secure = &self.wire.options().secure;
         facts.demands_resumption && secure.as_ref().is_some_and(Secure::is_spent)
     }
 
@@ -932,7 +933,7 @@ impl Session {
     }
 
     fn parse(&self, body: &[u8]) -> Result<Reply, Broken> {
-        Reply::parse(&self.wire.means().encoding.read(body))
+        Reply::parse(&self.wire.options().encoding.read(body))
             .ok_or_else(|| Broken("no FTP reply".to_owned()))
     }
 

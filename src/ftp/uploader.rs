@@ -74,7 +74,7 @@ const CLOSED_WITHIN: Duration = Duration::from_secs(1);
 const FRESH: Duration = Duration::from_secs(25);
 
 /// How a session's data connections are made.
-pub struct Means {
+pub struct DataOptions {
     /// How they are secured; `None` in the clear.
     pub secure: Option<Secure>,
     /// The server connects to us (`PORT`, `EPRT`).
@@ -95,7 +95,7 @@ pub struct Means {
 /// connection to the first.
 const PORTS_MAY_BE_SHARED: &str = "until its data ports are seen to differ";
 
-impl Means {
+impl DataOptions {
     /// Whether the server has its part in making a data connection, after STOR.
     pub fn is_joint(&self) -> bool {
         self.secure.is_some() || self.active
@@ -142,7 +142,7 @@ pub struct DataSeen {
 /// The control connection, as far as uploads need it.
 pub struct Wire {
     control: Control,
-    means: Means,
+    options: DataOptions,
     timeout: Duration,
     /// What came after a complete reply: an unasked-for reply, such as a 421.
     surplus: Vec<u8>,
@@ -170,10 +170,10 @@ pub struct Wire {
 
 impl Wire {
     /// Takes a handle on the session's control connection.
-    pub fn new(control: Control, means: Means, timeout: Duration) -> Self {
+    pub fn new(control: Control, options: DataOptions, timeout: Duration) -> Self {
         Self {
             control,
-            means,
+            options,
             timeout,
             surplus: Vec::new(),
             knows_no_pasv: false,
@@ -190,15 +190,15 @@ impl Wire {
     }
 
     /// How data connections are made.
-    pub fn means(&self) -> &Means {
-        &self.means
+    pub fn options(&self) -> &DataOptions {
+        &self.options
     }
 
     /// What has been seen of data connections.
     pub fn data(&self) -> DataSeen {
         let peer = self.control.socket().peer_addr().map(|peer| peer.ip().to_canonical());
         let is_v6 = peer.as_ref().is_ok_and(IpAddr::is_ipv6);
-        let (mode, steps) = match (self.means.active, is_v6) {
+        let (mode, steps) = match (self.options.active, is_v6) {
             (true, false) => ("active (PORT): the server connects to this computer", "PORT"),
             (true, true) => ("active (EPRT): the server connects to this computer", "EPRT"),
             (false, _) if self.port.is_some() => ("passive (PASV, once a session)", "connect"),
@@ -206,7 +206,7 @@ impl Wire {
             (false, _) => ("passive (EPSV)", "EPSV, connect"),
         };
         let misannounced = self.announced.filter(|address| peer.is_ok_and(|peer| peer != *address));
-        let (refusal, is_guest) = (self.refusal, self.means.is_guest);
+        let (refusal, is_guest) = (self.refusal, self.options.is_guest);
         DataSeen { mode, steps, refusal, is_guest, misannounced }
     }
 
@@ -245,7 +245,7 @@ impl Wire {
         trace: &Trace,
         progress: &mut dyn FnMut(u64),
     ) -> Result<u64, TransferError> {
-        let is_joint = self.means.is_joint();
+        let is_joint = self.options.is_joint();
         let prepared = self.prepare_data(way, trace)?;
         // STOR comes first: pyftpdlib loses data that comes before it.
         let mut offer = Offer::new(format!("STOR {name}"));
@@ -280,7 +280,7 @@ impl Wire {
         let answer = self.await_answer(&mut offer, trace)?.clone();
         if !answer.is_preliminary() {
             self.has_left_one = true;
-            self.is_queued = answer.code == BUSY && self.means.board == Some(Board::Uftpd);
+            self.is_queued = answer.code == BUSY && self.options.board == Some(Board::Uftpd);
             return Err(self.refused(way, &answer));
         }
         // The socket itself stays until the server has spoken, because closing it with an unread
@@ -315,7 +315,7 @@ impl Wire {
     /// bytes of the one before.
     fn keep(&mut self, prepared: Prepared, refusal: &Reply) {
         if let Prepared::Connected(socket) = prepared
-            && self.means.board == Some(Board::FtpdLite)
+            && self.options.board == Some(Board::FtpdLite)
             && !matches!(TransferError::refused(refusal), TransferError::Reconnect(_))
         {
             self.ready = Some((socket, Instant::now()));
@@ -324,9 +324,9 @@ impl Wire {
 
     /// Whether the server may have taken what waited in the queue of its data port.
     fn may_queue(&self) -> bool {
-        let means = &self.means;
-        let is_likely = self.has_left_one && !means.is_joint() && !means.varies_ports;
-        means.board == Some(Board::Uftpd) || is_likely
+        let options = &self.options;
+        let is_likely = self.has_left_one && !options.is_joint() && !options.varies_ports;
+        options.board == Some(Board::Uftpd) || is_likely
     }
 
     /// uftpd accepts what waits in the queue of its one data port, whoever it is from: one that was
@@ -394,7 +394,7 @@ impl Wire {
         let reply = self.reply(trace)?;
         // A connection that waits at uftpd's one data port would be taken for the next file's: it is
         // used for this one, once the board has time.
-        let is_busy = reply.code == BUSY && !self.means.varies_ports;
+        let is_busy = reply.code == BUSY && !self.options.varies_ports;
         if is_busy && offer.made.elapsed() < self.timeout {
             thread::sleep(BUSY_PAUSE);
             return self.send(&offer.command, trace);
@@ -405,7 +405,7 @@ impl Wire {
 
     /// Whether what the server minds is that nothing is encrypted.
     pub fn is_lacking_tls(&self, reply: &Reply) -> bool {
-        self.means.secure.is_none() && reply.wants_tls()
+        self.options.secure.is_none() && reply.wants_tls()
     }
 
     /// What a refused transfer means.
@@ -416,18 +416,18 @@ impl Wire {
                 TransferError::Permanent(format!("{reply} (it wants encryption: use --tls)"))
             }
             // Its session for the data connection may be used up; a new session begins with one.
-            425 | 522 if self.means.secure.is_some() => TransferError::Again(format!(
+            425 | 522 if self.options.secure.is_some() => TransferError::Again(format!(
                 "{reply} (over TLS: does it demand that sessions are resumed, and forget them?)"
             )),
-            425 if self.means.active => TransferError::Transient(format!(
+            425 if self.options.active => TransferError::Transient(format!(
                 "{reply} (can it connect to this computer? leave out --active if there is a firewall here)"
             )),
             425 if way != Transfer::Plain => TransferError::Reconnect(reply.to_string()),
             // It takes what it was sent for the next file's.
-            _ if way != Transfer::Plain && self.means.board == Some(Board::FtpdLite) => {
+            _ if way != Transfer::Plain && self.options.board == Some(Board::FtpdLite) => {
                 TransferError::Reconnect(reply.to_string())
             }
-            550 if self.means.is_guest => TransferError::Transient(format!(
+            550 if self.options.is_guest => TransferError::Transient(format!(
                 "{reply} (anonymous may not write: try --user ftpadmin)"
             )),
             _ => TransferError::refused(reply),
@@ -513,13 +513,13 @@ impl Wire {
     /// Makes ready for a data connection: connects to the server, unless that was done before, or
     /// waits for it to connect.
     fn prepare_data(&mut self, way: Transfer, trace: &Trace) -> Result<Prepared, TransferError> {
-        if self.means.active {
+        if self.options.active {
             return self.await_data(trace).map(Prepared::Awaited);
         }
-        let is_lite = self.means.board == Some(Board::FtpdLite);
+        let is_lite = self.options.board == Some(Board::FtpdLite);
         self.give_up_stale();
         // Where another file may be given it, it is not left behind either.
-        let is_used = way == Transfer::Ready || is_lite || !self.means.varies_ports;
+        let is_used = way == Transfer::Ready || is_lite || !self.options.varies_ports;
         let ready = self.ready.take().filter(|_| is_used);
         if let Some((socket, _)) = ready.filter(|(socket, _)| is_untouched(socket)) {
             return Ok(Prepared::Connected(socket));
@@ -587,7 +587,7 @@ impl Wire {
                 }
             },
         };
-        let Some(secure) = self.means.secure.clone() else {
+        let Some(secure) = self.options.secure.clone() else {
             return Ok(Ok(Data { socket, tls: None }));
         };
         socket.set_read_timeout(Some(BLINK)).map_err(Broken::from)?;
@@ -666,7 +666,7 @@ impl Wire {
     /// Asks for a data port and connects to it.
     fn connect_data(&mut self, trace: &Trace) -> Result<TcpStream, TransferError> {
         let address = self.data_address(trace)?;
-        let is_uftpd = self.means.board == Some(Board::Uftpd);
+        let is_uftpd = self.options.board == Some(Board::Uftpd);
         if self.is_queued {
             self.empty_queue(trace)?;
         }
@@ -691,7 +691,7 @@ impl Wire {
             None => self.ask_for_port(address.is_ipv4(), trace)?,
         };
         // One PASV a session is enough there.
-        self.port = Some(port).filter(|_| self.means.board == Some(Board::Uftpd));
+        self.port = Some(port).filter(|_| self.options.board == Some(Board::Uftpd));
         address.set_port(port);
         Ok(address)
     }
@@ -726,7 +726,7 @@ impl Wire {
     /// Until when the data connection that is ready is relied on; `None` if there is none, or no
     /// limit: FTPdLite never closes the port of one that is given up, and has 255 of them.
     pub fn ready_until(&self) -> Option<Instant> {
-        let lasts = self.means.board == Some(Board::FtpdLite);
+        let lasts = self.options.board == Some(Board::FtpdLite);
         self.ready.as_ref().filter(|_| !lasts).map(|(_, made)| *made + FRESH)
     }
 
@@ -766,14 +766,14 @@ impl Wire {
         let port = port_in(reply, port)?;
         if let Some(last) = self.last_port.replace(port) {
             self.has_ports |= last != port;
-            self.means.varies_ports = self.has_ports;
+            self.options.varies_ports = self.has_ports;
         }
         Ok(port)
     }
 
     /// Goes by what was learnt of the server's data ports in an earlier session.
     pub fn take_up(&mut self, varies_ports: bool) {
-        self.means.varies_ports = varies_ports;
+        self.options.varies_ports = varies_ports;
     }
 
     fn prepare(&self, data: TcpStream) -> io::Result<TcpStream> {
@@ -796,7 +796,7 @@ impl Wire {
     /// Sends one command in one write: two in a segment, or one in two, confuse boards.
     fn send(&mut self, line: &str, trace: &Trace) -> Result<(), Broken> {
         trace.sent(line);
-        let mut bytes = suppaftp::Encoding::encode(&self.means.encoding, line)?;
+        let mut bytes = suppaftp::Encoding::encode(&self.options.encoding, line)?;
         bytes.extend_from_slice(b"\r\n");
         Ok(self.control.write_all(&bytes)?)
     }
@@ -811,7 +811,7 @@ impl Wire {
 
     fn reply_by(&mut self, deadline: Instant, trace: &Trace) -> Result<Reply, Broken> {
         let bytes = self.read_reply(deadline)?;
-        let reply = Reply::parse(&self.means.encoding.read(&bytes)).ok_or_else(|| {
+        let reply = Reply::parse(&self.options.encoding.read(&bytes)).ok_or_else(|| {
             let said = String::from_utf8_lossy(&bytes);
             Broken(format!("no FTP reply: '{}'", shortened(said.trim())))
         })?;
