@@ -78,8 +78,8 @@ macro_rules! in_every_way {
 
 mod saves_survive_a_hostile_network {
     in_every_way! {
-        plain: ["--transfer=plain"],
-        eager: ["--transfer=eager"],
+        plain: ["--transfer=serial"],
+        eager: ["--transfer=overlapped"],
         ready: [],
     }
 }

@@ -11,7 +11,7 @@ use crate::support::watched::DEADLINE;
 use crate::support::{Autoftp, Project};
 
 /// The ways of transfer beside each other, where this autoftp knows of them.
-const MODES: [&str; 3] = ["plain", "eager", "ready"];
+const MODES: [&str; 3] = ["serial", "overlapped", "prepared"];
 
 /// Without it, lftp would ask for TLS first, which the others do not.
 const LFTP_SETTINGS: &str = "set ftp:ssl-allow no";

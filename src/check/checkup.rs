@@ -19,7 +19,7 @@ use crate::ftp::uploader::DataSeen;
 use crate::local::file::Source;
 use crate::model::event::HostId;
 use crate::model::path::RelPath;
-use crate::model::send_mode::Transfer;
+use crate::model::send_mode::SendMode;
 use crate::pending::backoff;
 use crate::report::text::Page;
 use crate::settings::config::Config;
@@ -105,7 +105,7 @@ struct Checkup<'a> {
     facts: ServerFacts,
     session: Option<Session>,
     data: DataSeen,
-    transfer: Transfer,
+    transfer: SendMode,
     /// How long the last file took until it was stored.
     took: Duration,
     /// What may be there of ours, and has to be removed: files, and after them a directory.
@@ -133,7 +133,7 @@ impl<'a> Checkup<'a> {
             facts: ServerFacts::default(),
             session: None,
             data: DataSeen::default(),
-            transfer: Transfer::Plain,
+            transfer: SendMode::Serial,
             took: Duration::ZERO,
             files: Vec::new(),
             directory: None,
@@ -180,9 +180,9 @@ impl<'a> Checkup<'a> {
         self.go_on()?;
         self.remote_command(board);
         let steps = match self.transfer {
-            Transfer::Plain => format!("{}, STOR, data", self.data.steps),
-            Transfer::Eager => format!("{}, STOR with the data", self.data.steps),
-            Transfer::Ready => "STOR with the data".to_owned(),
+            SendMode::Serial => format!("{}, STOR, data", self.data.steps),
+            SendMode::Overlapped => format!("{}, STOR with the data", self.data.steps),
+            SendMode::Prepared => "STOR with the data".to_owned(),
         };
         let trips = match steps.split(", ").count() {
             1 => "1 round trip".to_owned(),
@@ -288,10 +288,10 @@ impl<'a> Checkup<'a> {
     }
 
     fn describe_transfer(&mut self) {
-        let manner = self.session.as_ref().map(|session| session.manner().clone());
-        if let Some(manner) = manner {
-            self.page.finding("transfer", &manner.to_string());
-            self.transfer = manner.transfer;
+        let send_choice = self.session.as_ref().map(|session| session.send_choice().clone());
+        if let Some(send_choice) = send_choice {
+            self.page.finding("transfer", &send_choice.to_string());
+            self.transfer = send_choice.mode;
         }
     }
 

@@ -21,7 +21,7 @@ use crate::model::event::{
     Answer, BAR_STEP, Event, HostEvent, HostId, IDLE_END, Outcome, Ticket, WORTH_A_BAR,
 };
 use crate::model::path::RelPath;
-use crate::model::send_mode::Manner;
+use crate::model::send_mode::SendChoice;
 use crate::pending::backoff;
 use crate::pending::queue::{Class, Job, Queue, Timing};
 use crate::settings::config::Config;
@@ -106,7 +106,7 @@ pub fn start(
         is_waiting: false,
         last_work: now,
         last_sign: now,
-        manner: None,
+        send_choice: None,
         last_heard: now,
         clocks: (now, SystemTime::now()),
         config,
@@ -175,7 +175,7 @@ pub struct HostWorker {
     /// When something happened in the directory last, or there.
     pub(super) last_sign: Instant,
     /// What was said last of how files are sent.
-    pub(super) manner: Option<Manner>,
+    pub(super) send_choice: Option<SendChoice>,
     pub(super) last_heard: Instant,
     /// Our clock, which stands still while the machine sleeps, and the one on the wall.
     pub(super) clocks: (Instant, SystemTime),
@@ -335,7 +335,7 @@ impl HostWorker {
         };
         match session.make_ready(is_at_work, &mut self.facts) {
             Ok(false) => {
-                self.tell_manner();
+                self.report_send_choice();
                 false
             }
             Ok(true) => {
@@ -350,13 +350,13 @@ impl HostWorker {
     }
 
     /// Says how files are sent if that is news.
-    pub(super) fn tell_manner(&mut self) {
-        let manner = self.session.as_ref().map(Session::manner);
-        if manner != self.manner.as_ref()
-            && let Some(manner) = manner.cloned()
+    pub(super) fn report_send_choice(&mut self) {
+        let send_choice = self.session.as_ref().map(Session::send_choice);
+        if send_choice != self.send_choice.as_ref()
+            && let Some(send_choice) = send_choice.cloned()
         {
-            self.manner = Some(manner.clone());
-            self.tell(HostEvent::Manner(manner));
+            self.send_choice = Some(send_choice.clone());
+            self.tell(HostEvent::SendChoice(send_choice));
         }
     }
 

@@ -20,7 +20,7 @@ use crate::ftp::watchdog::Watchdog;
 use crate::local::file::Source;
 use crate::model::encoding::Encoding;
 use crate::model::path::RelPath;
-use crate::model::send_mode::{Manner, Transfer};
+use crate::model::send_mode::{SendChoice, SendMode};
 use crate::settings::config::Config;
 use crate::settings::credentials::Login;
 use crate::settings::host::Host;
@@ -106,9 +106,9 @@ impl ServerFacts {
     }
 
     /// One went well.
-    pub fn is_hit(&mut self, name: &str, way: Transfer) {
+    pub fn is_hit(&mut self, name: &str, way: SendMode) {
         self.missed.take_if(|missed| missed == name);
-        if way != Transfer::Plain {
+        if way != SendMode::Serial {
             self.misses = 0;
         }
     }
@@ -197,7 +197,7 @@ pub struct Entry<'a> {
     /// How names are written.
     pub encoding: Encoding,
     /// How files are to be sent; without it, as fast as is safe there.
-    pub transfer: Option<Transfer>,
+    pub transfer: Option<SendMode>,
     /// How long each wait takes at most.
     pub timeout: Duration,
 }
@@ -228,13 +228,13 @@ pub struct Session {
     watchdog: Watchdog,
     timeout: Duration,
     trace: Trace,
-    manner: Manner,
+    send_choice: SendChoice,
     /// Whether it is a server whose ways are known by its greeting.
     is_known: bool,
     /// Something went wrong in this session: its manner stays.
     is_careful: bool,
     /// What the person chose.
-    chosen: Option<Transfer>,
+    chosen: Option<SendMode>,
     /// Whether the server takes names for UTF-8, as far as we can see to it. Boards do always.
     takes_utf8: bool,
     /// The directories that are known to be there.
@@ -261,7 +261,7 @@ impl Session {
             DataOptions { secure, active, encoding, board, is_guest, varies_ports: is_known };
         let mut session = Self {
             stream,
-            manner: options.manner(transfer),
+            send_choice: options.send_choice(transfer),
             is_known,
             is_careful: false,
             chosen: transfer,
@@ -444,7 +444,7 @@ impl Session {
         let way = self.way(name, facts);
         let bytes = self.wire.store(way, name, source, &self.trace, progress)?;
         let when = Instant::now();
-        if more && way == Transfer::Ready {
+        if more && way == SendMode::Prepared {
             self.make_ready_beside(|session| session.confirm(name, bytes, facts))??;
         } else {
             self.confirm(name, bytes, facts)?;
@@ -454,10 +454,10 @@ impl Session {
     }
 
     /// How a file is to be sent now.
-    fn way(&self, name: &str, facts: &ServerFacts) -> Transfer {
+    fn way(&self, name: &str, facts: &ServerFacts) -> SendMode {
         match &facts.missed {
-            Some(missed) if missed == name => Transfer::Plain,
-            _ => self.manner.transfer,
+            Some(missed) if missed == name => SendMode::Serial,
+            _ => self.send_choice.mode,
         }
     }
 
@@ -468,7 +468,7 @@ impl Session {
         if let TransferError::Again(_) = error {
             facts.demands_resumption |= options.secure.is_some();
         }
-        if self.way(name, facts) == Transfer::Plain || options.is_joint() {
+        if self.way(name, facts) == SendMode::Serial || options.is_joint() {
             return error;
         }
         match error {
@@ -486,15 +486,15 @@ impl Session {
         }
     }
 
-    fn be_careful(&mut self, transfer: Transfer, why: String) {
+    fn be_careful(&mut self, transfer: SendMode, why: String) {
         self.wire.give_up_ready();
         self.is_careful = true;
-        self.manner = Manner { transfer, why };
+        self.send_choice = SendChoice { mode: transfer, reason: why };
     }
 
     /// How files are sent.
-    pub fn manner(&self) -> &Manner {
-        &self.manner
+    pub fn send_choice(&self) -> &SendChoice {
+        &self.send_choice
     }
 
     /// Goes by what was learnt in earlier sessions.
@@ -503,10 +503,10 @@ impl Session {
         if let Some(varies_ports) = facts.varies_ports {
             self.wire.take_up(varies_ports);
         }
-        if facts.misses >= MISSES && self.manner.transfer != Transfer::Plain {
+        if facts.misses >= MISSES && self.send_choice.mode != SendMode::Serial {
             // The session after this one may try again.
             facts.misses -= 1;
-            self.be_careful(Transfer::Plain, "faster ways failed before".to_owned());
+            self.be_careful(SendMode::Serial, "faster ways failed before".to_owned());
         }
     }
 
@@ -517,12 +517,12 @@ impl Session {
         if self.is_careful {
             return;
         }
-        self.manner = options.manner(self.chosen);
+        self.send_choice = options.send_choice(self.chosen);
         // A connection that dies while it waits looks like the end of an empty file.
         let is_checked = facts.tells_size() || (self.is_known && facts.has_refused_no_size());
-        if self.manner.transfer == Transfer::Ready && self.chosen.is_none() && !is_checked {
+        if self.send_choice.mode == SendMode::Prepared && self.chosen.is_none() && !is_checked {
             let why = "it does not tell what it has stored".to_owned();
-            self.manner = Manner { transfer: Transfer::Eager, why };
+            self.send_choice = SendChoice { mode: SendMode::Overlapped, reason: why };
         }
     }
 
@@ -545,10 +545,10 @@ impl Session {
         self.wire.give_up_stale();
         self.reconsider(facts);
         let is_uftpd = self.wire.options().board == Some(Board::Uftpd);
-        let is_wanted = match self.manner.transfer {
-            Transfer::Plain => false,
-            Transfer::Eager => is_uftpd,
-            Transfer::Ready => is_at_work,
+        let is_wanted = match self.send_choice.mode {
+            SendMode::Serial => false,
+            SendMode::Overlapped => is_uftpd,
+            SendMode::Prepared => is_at_work,
         };
         if !is_wanted || self.is_careful || self.wire.has_ready() {
             return Ok(false);
@@ -563,7 +563,7 @@ impl Session {
                 self.have_ready(connected);
             }
             Err(TransferError::Disconnected(cause)) => return Err(Broken(cause)),
-            Err(error) => self.be_careful(Transfer::Eager, error.to_string()),
+            Err(error) => self.be_careful(SendMode::Overlapped, error.to_string()),
         }
         Ok(true)
     }
@@ -596,7 +596,7 @@ impl Session {
     fn have_ready(&mut self, connected: io::Result<TcpStream>) {
         if let Err(error) = self.wire.have_ready(connected) {
             // An upload will say more.
-            self.be_careful(Transfer::Eager, format!("its data port: {error}"));
+            self.be_careful(SendMode::Overlapped, format!("its data port: {error}"));
         }
     }
 

@@ -23,7 +23,7 @@ use crate::ftp::tls::Secure;
 use crate::ftp::trace::Trace;
 use crate::local::file::Source;
 use crate::model::encoding::Encoding;
-use crate::model::send_mode::{Manner, Transfer};
+use crate::model::send_mode::{SendChoice, SendMode};
 use crate::text::shortened;
 
 /// What is handed to the data connection at once, in bytes.
@@ -102,24 +102,26 @@ impl DataOptions {
     }
 
     /// How to send files: as fast as is safe, or as the person chose.
-    pub fn manner(&self, chosen: Option<Transfer>) -> Manner {
+    pub fn send_choice(&self, chosen: Option<SendMode>) -> SendChoice {
         let (most, why) = if self.is_guest {
             // Refused, a connection is kept for the next file: nothing may be in it.
-            (Transfer::Plain, "this account may not write")
+            (SendMode::Serial, "this account may not write")
         } else if self.board == Some(Board::Uftpd) {
-            (Transfer::Eager, "uftpd has one data port for all its clients")
+            (SendMode::Overlapped, "uftpd has one data port for all its clients")
         } else if self.secure.is_some() {
-            (Transfer::Eager, "through TLS a data connection begins with STOR")
+            (SendMode::Overlapped, "through TLS a data connection begins with STOR")
         } else if self.active {
-            (Transfer::Eager, "in active mode a data connection begins with STOR")
+            (SendMode::Overlapped, "in active mode a data connection begins with STOR")
         } else if !self.varies_ports && chosen.is_none() {
-            (Transfer::Plain, PORTS_MAY_BE_SHARED)
+            (SendMode::Serial, PORTS_MAY_BE_SHARED)
         } else {
-            (Transfer::Ready, "")
+            (SendMode::Prepared, "")
         };
         match chosen {
-            Some(transfer) if transfer < most => Manner { transfer, why: "--transfer".to_owned() },
-            _ => Manner { transfer: most, why: why.to_owned() },
+            Some(transfer) if transfer < most => {
+                SendChoice { mode: transfer, reason: "--transfer".to_owned() }
+            }
+            _ => SendChoice { mode: most, reason: why.to_owned() },
         }
     }
 }
@@ -239,7 +241,7 @@ impl Wire {
     /// See [`TransferError`]; the server's own words win over errors of the data connection.
     pub fn store(
         &mut self,
-        way: Transfer,
+        way: SendMode,
         name: &str,
         source: &mut Source,
         trace: &Trace,
@@ -250,7 +252,7 @@ impl Wire {
         // STOR comes first: pyftpdlib loses data that comes before it.
         let mut offer = Offer::new(format!("STOR {name}"));
         self.send(&offer.command, trace)?;
-        if way == Transfer::Plain && !is_joint {
+        if way == SendMode::Serial && !is_joint {
             let refusal = self.await_answer(&mut offer, trace)?.clone();
             if !refusal.is_preliminary() {
                 self.has_left_one = true;
@@ -260,7 +262,7 @@ impl Wire {
         }
         let opened = self.open_data(prepared, &mut offer, trace)?;
         // It has come by now where the server had its part in that, but for some (ftp-srv).
-        if way == Transfer::Plain || is_joint || opened.is_err() {
+        if way == SendMode::Serial || is_joint || opened.is_err() {
             self.await_answer(&mut offer, trace)?;
         }
         let mut data = None;
@@ -289,7 +291,7 @@ impl Wire {
         // longer may take its time to be written.
         let is_short = source.stamp().len <= CHUNK as u64;
         let reply = match &data {
-            Some(data) if way != Transfer::Plain && !is_joint && is_short => {
+            Some(data) if way != SendMode::Serial && !is_joint && is_short => {
                 self.last_word(data, trace)?
             }
             _ => self.reply(trace)?,
@@ -409,7 +411,7 @@ impl Wire {
     }
 
     /// What a refused transfer means.
-    fn refused(&mut self, way: Transfer, reply: &Reply) -> TransferError {
+    fn refused(&mut self, way: SendMode, reply: &Reply) -> TransferError {
         self.refusal = Some(reply.code);
         match reply.code {
             _ if self.is_lacking_tls(reply) => {
@@ -422,9 +424,9 @@ impl Wire {
             425 if self.options.active => TransferError::Transient(format!(
                 "{reply} (can it connect to this computer? leave out --active if there is a firewall here)"
             )),
-            425 if way != Transfer::Plain => TransferError::Reconnect(reply.to_string()),
+            425 if way != SendMode::Serial => TransferError::Reconnect(reply.to_string()),
             // It takes what it was sent for the next file's.
-            _ if way != Transfer::Plain && self.options.board == Some(Board::FtpdLite) => {
+            _ if way != SendMode::Serial && self.options.board == Some(Board::FtpdLite) => {
                 TransferError::Reconnect(reply.to_string())
             }
             550 if self.options.is_guest => TransferError::Transient(format!(
@@ -512,14 +514,14 @@ impl Wire {
 
     /// Makes ready for a data connection: connects to the server, unless that was done before, or
     /// waits for it to connect.
-    fn prepare_data(&mut self, way: Transfer, trace: &Trace) -> Result<Prepared, TransferError> {
+    fn prepare_data(&mut self, way: SendMode, trace: &Trace) -> Result<Prepared, TransferError> {
         if self.options.active {
             return self.await_data(trace).map(Prepared::Awaited);
         }
         let is_lite = self.options.board == Some(Board::FtpdLite);
         self.give_up_stale();
         // Where another file may be given it, it is not left behind either.
-        let is_used = way == Transfer::Ready || is_lite || !self.options.varies_ports;
+        let is_used = way == SendMode::Prepared || is_lite || !self.options.varies_ports;
         let ready = self.ready.take().filter(|_| is_used);
         if let Some((socket, _)) = ready.filter(|(socket, _)| is_untouched(socket)) {
             return Ok(Prepared::Connected(socket));

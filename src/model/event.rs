@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::model::file_meta::Stamp;
 use crate::model::path::RelPath;
-use crate::model::send_mode::Manner;
+use crate::model::send_mode::SendChoice;
 use crate::model::verdict::Why;
 
 /// Which of the hosts, by its place on the command line.
@@ -145,7 +145,7 @@ pub enum HostEvent {
         tls: Option<String>,
     },
     /// Files will be sent like this from now on.
-    Manner(Manner),
+    SendChoice(SendChoice),
     /// There is no session; another try follows.
     Disconnected {
         /// Why, and what to do.

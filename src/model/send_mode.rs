@@ -4,31 +4,33 @@ use std::fmt;
 
 /// How a file is sent. The later ones save round trips, and are not safe everywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, clap::ValueEnum)]
-pub enum Transfer {
-    /// Each step waits for the answer to the one before
-    Plain,
+pub enum SendMode {
+    /// Each step waits for the reply to the one before
+    #[value(alias = "plain")]
+    Serial,
     /// The data goes out along with STOR
-    Eager,
+    #[value(alias = "eager")]
+    Overlapped,
     /// The same, over a data connection that was made beforehand
-    Ready,
+    #[value(alias = "ready")]
+    Prepared,
 }
 
 /// How a session sends files.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Manner {
-    /// How.
-    pub transfer: Transfer,
-    /// Why not a faster way; empty if there is none.
-    pub why: String,
+pub struct SendChoice {
+    pub mode: SendMode,
+    /// Why no faster mode is used; empty if there is none.
+    pub reason: String,
 }
 
-impl fmt::Display for Manner {
+impl fmt::Display for SendChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.transfer {
-            Transfer::Plain => "plain: each step waits for its answer",
-            Transfer::Eager => "eager: the data goes out along with STOR",
-            Transfer::Ready => "ready: a save takes one round trip",
+        f.write_str(match self.mode {
+            SendMode::Serial => "serial: each step waits for its answer",
+            SendMode::Overlapped => "overlapped: the data goes out along with STOR",
+            SendMode::Prepared => "prepared: a save takes one round trip",
         })?;
-        if self.why.is_empty() { Ok(()) } else { write!(f, " ({})", self.why) }
+        if self.reason.is_empty() { Ok(()) } else { write!(f, " ({})", self.reason) }
     }
 }

@@ -393,10 +393,11 @@ impl Printer {
                     self.print(&format!("{mark} {}", shown(&text)));
                 }
             }
-            HostEvent::Manner(manner) => {
+            HostEvent::SendChoice(send_choice) => {
                 if self.screen.verbose {
                     let time = Local::now().format("%H:%M:%S");
-                    let text = format!("{time} {host}: transfer {}", plain(&manner.to_string()));
+                    let text =
+                        format!("{time} {host}: transfer {}", plain(&send_choice.to_string()));
                     self.line("--", &shown(&text), Color::BrightBlack);
                 }
             }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{ArgAction, Parser, ValueEnum};
 
 use crate::model::encoding::Encoding;
-use crate::model::send_mode::Transfer;
+use crate::model::send_mode::SendMode;
 
 const ABOUT: &str = "Watches this directory and sends every saved file to an FTP server at once";
 
@@ -176,7 +176,7 @@ pub struct Cli {
     /// A slower way than that is used throughout; a faster one only where just its safety is in
     /// doubt, as with a server that has one data port.
     #[arg(long, value_enum, value_name = "WAY", help_heading = "Server")]
-    pub transfer: Option<Transfer>,
+    pub transfer: Option<SendMode>,
 
     /// Send bursts over up to N sessions at once [default: 1]
     ///

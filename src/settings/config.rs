@@ -16,7 +16,7 @@ use crate::ftp::tls::{self, Trust};
 use crate::journal::store;
 use crate::model::encoding::Encoding;
 use crate::model::path::RelPath;
-use crate::model::send_mode::Transfer;
+use crate::model::send_mode::SendMode;
 use crate::rules::filter::{Filter, Rules, Serve};
 use crate::settings::cli::{Cli, When};
 use crate::settings::credentials::{self, CredentialOptions, Login};
@@ -68,7 +68,7 @@ pub struct Config {
     /// Whether servers connect to us for each file.
     pub active: bool,
     /// How files are to be sent; without it, as fast as is safe.
-    pub transfer: Option<Transfer>,
+    pub transfer: Option<SendMode>,
     /// Over how many sessions at most a burst is sent.
     pub parallel: usize,
     /// How names are written on the wire.

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use crate::boards::{self, BOARDS, Make};
 use crate::support::{Act, Autoftp, Board, Client, Dialect, Project, Scripted, side_by_side};
 
-const PLAIN: &str = "--transfer=plain";
-const EAGER: &str = "--transfer=eager";
-const READY: &str = "--transfer=ready";
+const PLAIN: &str = "--transfer=serial";
+const EAGER: &str = "--transfer=overlapped";
+const READY: &str = "--transfer=prepared";
 
 /// What is sent without a word from the server.
 const CHUNK: usize = 64 * 1024;
@@ -147,7 +147,7 @@ fn in_the_plain_way_each_step_waits_and_nothing_is_held() {
     let (project, server) = (Project::new(), Scripted::with(Dialect::WATCHFUL));
     server.on("150", Act::Late(SILENT));
     let mut run = project.watch(&["-v", PLAIN, &server.host()]);
-    run.wait_for("transfer plain: each step waits for its answer (--transfer)");
+    run.wait_for("transfer serial: each step waits for its answer (--transfer)");
     for path in ["a.py", "b.py"] {
         project.write(path, content_of(path));
         run.wait_for(&format!(" {path} "));
@@ -163,7 +163,7 @@ fn in_the_eager_way_the_data_comes_along_and_nothing_is_held() {
     let (project, server) = (Project::new(), Scripted::with(Dialect::WATCHFUL));
     server.on("150", Act::Late(Duration::from_secs(5)));
     let mut run = project.watch(&["-v", EAGER, &server.host()]);
-    run.wait_for("transfer eager: the data goes out along with STOR (--transfer)");
+    run.wait_for("transfer overlapped: the data goes out along with STOR (--transfer)");
     for path in ["a.py", "b.py"] {
         project.write(path, content_of(path));
         run.wait_for(&format!(" {path} "));
@@ -347,12 +347,12 @@ fn each_pasv_is_connected_to() {
 fn nothing_is_held_until_the_ports_are_seen_to_differ() {
     let (project, mut server) = (Project::new(), Scripted::start());
     let mut run = project.watch(&["-v", &server.host()]);
-    run.wait_for("transfer plain: each step waits for its answer (until its data ports are");
+    run.wait_for("transfer serial: each step waits for its answer (until its data ports are");
     for path in ["a.py", "b.py"] {
         project.write(path, content_of(path));
         run.wait_for(&format!(" {path} "));
     }
-    run.wait_for("transfer ready: a save takes one round trip");
+    run.wait_for("transfer prepared: a save takes one round trip");
     server.wait_commands(3, "PASV");
     let said = ["PASV", "STOR a.py", "SIZE a.py", "PASV", "STOR b.py", "SIZE b.py", "PASV"];
     assert_eq!(dialogue(&server), said);
@@ -362,7 +362,7 @@ fn nothing_is_held_until_the_ports_are_seen_to_differ() {
     server.wait_commands(5, "PASV");
     run.stop();
     assert_eq!(server.sessions(), 2);
-    assert_eq!(run.count("transfer plain"), 1, "{}", run.stdout());
+    assert_eq!(run.count("transfer serial"), 1, "{}", run.stdout());
 }
 
 /// Failed until a port that came twice by chance was not taken for the only one any more.
@@ -485,7 +485,7 @@ fn after_two_misses_in_a_row_a_session_is_plain_and_the_one_after_it_is_not() {
         project.write(path, content_of(path));
         run.wait_for(&format!(" {path} "));
     }
-    run.wait_for("transfer plain: each step waits for its answer (faster ways failed before)");
+    run.wait_for("transfer serial: each step waits for its answer (faster ways failed before)");
     server.restart();
     project.write("d.py", content_of("d.py"));
     server.wait_stored("d.py", content_of("d.py"));
@@ -516,7 +516,7 @@ fn with_atomic_what_went_wrong_the_fast_way_goes_the_plain_way_at_once() {
 const ONE_PORT: Dialect =
     Dialect { one_port: true, missing_directory: Act::TakeThen("550 Fail"), ..Dialect::PLAIN };
 const KEEPS_NONE: &str =
-    "transfer plain: each step waits for its answer (until its data ports are seen to differ)";
+    "transfer serial: each step waits for its answer (until its data ports are seen to differ)";
 
 /// Whoever sends a file next would have it stored from there.
 #[test]
@@ -566,7 +566,7 @@ fn where_a_known_server_has_one_data_port_it_is_not_held_for_long() {
     let (project, server) = (Project::new(), Scripted::with(ONE_PORT));
     server.on("greeting", Act::Say("220 (vsFTPd 3.0.3)"));
     let mut run = project.watch(&["-v", &server.host()]);
-    run.wait_for("transfer ready");
+    run.wait_for("transfer prepared");
     for path in ["a.py", "b.py", "c.py"] {
         project.write(path, content_of(path));
         run.wait_for(&format!(" {path} "));
@@ -673,7 +673,7 @@ fn where_all_clients_share_one_data_port_a_refused_file_is_not_stored_as_the_nex
 fn where_all_clients_share_one_data_port_ready_is_what_the_person_may_choose() {
     let (project, server) = (Project::new(), Scripted::with(ONE_PORT));
     let mut run = project.watch(&["-v", READY, &server.host()]);
-    run.wait_for("transfer ready: a save takes one round trip");
+    run.wait_for("transfer prepared: a save takes one round trip");
     project.write("a.py", content_of("a.py"));
     server.wait_stored("a.py", content_of("a.py"));
     server.wait_commands(2, "PASV");
@@ -687,12 +687,12 @@ fn where_ready_is_not_safe_it_is_not_to_be_chosen() {
         let (project, board) = (Project::new(), Board::uftpd());
         let mut run = boards::watch(&project, &board, "me", &[way, &["-v"]].concat());
         let why = "uftpd has one data port for all its clients";
-        run.wait_for(&format!("transfer eager: the data goes out along with STOR ({why})"));
+        run.wait_for(&format!("transfer overlapped: the data goes out along with STOR ({why})"));
         run.stop();
         let (project, server) = (Project::new(), Scripted::start());
         server.on("150", Act::Late(SILENT));
         let mut run = project.watch(&[way, &["-v", "--active", &server.host()]].concat());
-        run.wait_for("transfer eager: the data goes out along with STOR (in active mode a");
+        run.wait_for("transfer overlapped: the data goes out along with STOR (in active mode a");
         project.write("a.py", content_of("a.py"));
         server.wait_stored("a.py", content_of("a.py"));
         run.stop();
@@ -714,7 +714,7 @@ fn through_tls_nothing_is_held() {
         let mut command = project.autoftp(&args);
         command.env("AUTOFTP_PASSWORD", "secret");
         let mut run = Autoftp::spawn(command);
-        run.wait_for("transfer eager: the data goes out along with STOR (through TLS a");
+        run.wait_for("transfer overlapped: the data goes out along with STOR (through TLS a");
         for path in ["a.py", "b.py"] {
             project.write(path, content_of(path));
             server.wait_stored(path, content_of(path));
@@ -737,7 +737,7 @@ fn the_way_that_is_taken_is_said_once() {
         run.wait_for(&format!(" {path} "));
     }
     run.stop();
-    let said = format!("{}: transfer ready: a save takes one round trip", server.host());
+    let said = format!("{}: transfer prepared: a save takes one round trip", server.host());
     assert_eq!(run.count(&said), 1);
     assert_eq!(run.count("-- "), run.count(": transfer "), "{}", run.stdout());
     let mut run = watch_ready(&project, &server, &[]);
@@ -748,7 +748,7 @@ fn the_way_that_is_taken_is_said_once() {
 #[test]
 fn the_ways_of_ftpdlite_are_said() {
     let said =
-        [("ftpadmin", "transfer ready: a save takes one"), ("anonymous", "transfer plain: ")];
+        [("ftpadmin", "transfer prepared: a save takes one"), ("anonymous", "transfer serial: ")];
     for (user, said) in said {
         let (project, board) = (Project::new(), Board::ftpdlite());
         let mut run = boards::watch(&project, &board, user, &["-v"]);
@@ -768,7 +768,7 @@ fn saves_that_come_while_it_makes_ready_arrive() {
         }
         let mut run = project.watch(&["-v", &server.host()]);
         if turn == 2 {
-            run.wait_for("transfer ready");
+            run.wait_for("transfer prepared");
             project.write("first.py", content_of("first.py"));
             server.wait_stored("first.py", content_of("first.py"));
         }
@@ -795,7 +795,7 @@ fn a_data_port_that_does_not_answer_ahead_holds_up_no_save() {
     // The port that servers make data connections from in active mode: nobody listens there.
     server.times(1, "PASV", Act::Reply("227 Entering Passive Mode (127,0,0,1,0,20)"));
     let mut run = project.watch(&["-v", &server.host()]);
-    run.wait_for("transfer eager: the data goes out along with STOR (its data port: ");
+    run.wait_for("transfer overlapped: the data goes out along with STOR (its data port: ");
     for path in ["a.py", "b.py"] {
         project.write(path, content_of(path));
         server.wait_stored(path, content_of(path));
@@ -864,10 +864,10 @@ fn each_host_gets_files_in_its_own_way() {
     let lite_host = format!("ftp://ftpadmin@{}", lite.host());
     let (one, two, three) = (server.host(), slow.host(), uftpd.host());
     let mut run = project.watch(&["-v", &one, &two, &three, &lite_host]);
-    run.wait_for(&format!("{one}: transfer ready"));
-    run.wait_for(&format!("{two}: transfer plain"));
-    run.wait_for(&format!("{three}: transfer eager"));
-    run.wait_for("transfer ready: a save takes one round trip");
+    run.wait_for(&format!("{one}: transfer prepared"));
+    run.wait_for(&format!("{two}: transfer serial"));
+    run.wait_for(&format!("{three}: transfer overlapped"));
+    run.wait_for("transfer prepared: a save takes one round trip");
     for number in 0..10 {
         let path = format!("lib{}/{number}.py", number % 3);
         project.write(&path, content_of(&path));

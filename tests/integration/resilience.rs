@@ -54,8 +54,8 @@ fn bar(verb: &str, act: Act, way: &str) {
     assert_eq!(run.count(">> "), 3, "{what}");
 }
 
-const PLAIN: &str = "--transfer=plain";
-const WAYS: [&str; 3] = [PLAIN, "--transfer=eager", "--transfer=ready"];
+const PLAIN: &str = "--transfer=serial";
+const WAYS: [&str; 3] = [PLAIN, "--transfer=overlapped", "--transfer=prepared"];
 
 /// The same in all the ways there are.
 fn bar_in_every_way(verb: &str) {
