@@ -14,7 +14,7 @@ use crate::exit::Exit;
 use crate::ftp::connect::{ConnectError, TlsFacts};
 use crate::ftp::error::TransferError;
 use crate::ftp::profile::Board;
-use crate::ftp::session::{Entry, ServerFacts, Session, Upload};
+use crate::ftp::session::{Entry, FtpSession, ServerFacts, Upload};
 use crate::ftp::uploader::DataSeen;
 use crate::local::file::Source;
 use crate::model::event::HostId;
@@ -103,7 +103,7 @@ struct Checkup<'a> {
     has_made: &'a AtomicBool,
     tls_facts: TlsFacts,
     facts: ServerFacts,
-    session: Option<Session>,
+    session: Option<FtpSession>,
     data: DataSeen,
     transfer: SendMode,
     /// How long the last file took until it was stored.
@@ -199,7 +199,7 @@ impl<'a> Checkup<'a> {
         loop {
             self.go_on()?;
             let entry = Entry::of(self.config, self.id);
-            match Session::open(
+            match FtpSession::open(
                 entry,
                 &mut self.tls_facts,
                 self.page.trace(self.config.screen.debug),
@@ -413,7 +413,7 @@ impl<'a> Checkup<'a> {
         for failures in 1..=TRIES {
             let entry = Entry::of(self.config, self.id);
             let trace = self.page.trace(self.config.screen.debug);
-            if let Ok((session, _)) = Session::open(entry, &mut self.tls_facts, trace) {
+            if let Ok((session, _)) = FtpSession::open(entry, &mut self.tls_facts, trace) {
                 self.session = Some(session);
                 return true;
             }

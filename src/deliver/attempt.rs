@@ -7,7 +7,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::deliver::worker::{HostWorker, TRIES};
 use crate::ftp::error::{AWAY, TransferError};
-use crate::ftp::session::{ServerFacts, Session, Size, Stored, Upload};
+use crate::ftp::session::{FtpSession, ServerFacts, Size, Stored, Upload};
 use crate::journal::store::Content;
 use crate::local::file::{OpenError, Source};
 use crate::model::event::{HostEvent, IDLE_END, Outcome};
@@ -64,7 +64,7 @@ impl Load {
     /// Sends it.
     pub fn send(
         &mut self,
-        session: &mut Session,
+        session: &mut FtpSession,
         facts: &mut ServerFacts,
         progress: &mut dyn FnMut(u64, u64, Duration),
     ) -> Result<Stored, TransferError> {

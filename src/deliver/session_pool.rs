@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::deliver::attempt::Load;
 use crate::ftp::connect::{ConnectError, TlsFacts};
 use crate::ftp::error::TransferError;
-use crate::ftp::session::{Entry, ServerFacts, Session, Stored};
+use crate::ftp::session::{Entry, FtpSession, ServerFacts, Stored};
 use crate::ftp::trace::Trace;
 use crate::model::event::HostId;
 use crate::settings::config::Config;
@@ -97,7 +97,7 @@ pub struct ExtraSession {
     config: Arc<Config>,
     tls_facts: TlsFacts,
     facts: ServerFacts,
-    session: Option<Session>,
+    session: Option<FtpSession>,
     used: Instant,
 }
 
@@ -115,7 +115,8 @@ impl ExtraSession {
         let session = match &mut self.session {
             Some(session) => session,
             None => {
-                match Session::open(Entry::of(&self.config, self.id), &mut self.tls_facts, trace) {
+                match FtpSession::open(Entry::of(&self.config, self.id), &mut self.tls_facts, trace)
+                {
                     Ok((mut session, _)) => {
                         session.take_up(&mut self.facts);
                         self.session.insert(session)

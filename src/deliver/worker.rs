@@ -14,7 +14,7 @@ use crate::deliver::order::{Order, Origin};
 use crate::deliver::session_pool::{ParallelResult, SessionPool};
 use crate::ftp::connect::{ConnectError, TlsFacts};
 use crate::ftp::error::TransferError;
-use crate::ftp::session::{Entry, ServerFacts, Session, Welcome};
+use crate::ftp::session::{Entry, FtpSession, ServerFacts, Welcome};
 use crate::ftp::trace::Trace;
 use crate::journal::store::{Ledger, Unfinished};
 use crate::model::event::{
@@ -131,7 +131,7 @@ pub struct HostWorker {
     pub(super) renames: HashMap<RelPath, RelPath>,
     /// What was given up: tried once more when there is reason to hope.
     pub(super) refused: HashSet<RelPath>,
-    pub(super) session: Option<Session>,
+    pub(super) session: Option<FtpSession>,
     pub(super) pool: SessionPool,
     pub(super) facts: ServerFacts,
     /// Whether there has been a session: from then on the host is never given up.
@@ -351,7 +351,7 @@ impl HostWorker {
 
     /// Says how files are sent if that is news.
     pub(super) fn report_send_choice(&mut self) {
-        let send_choice = self.session.as_ref().map(Session::send_choice);
+        let send_choice = self.session.as_ref().map(FtpSession::send_choice);
         if send_choice != self.send_choice.as_ref()
             && let Some(send_choice) = send_choice.cloned()
         {
@@ -385,7 +385,7 @@ impl HostWorker {
 
     pub(super) fn connect(&mut self) {
         let trace = trace_to(&self.config, self.id, &self.events);
-        match Session::open(Entry::of(&self.config, self.id), &mut self.tls_facts, trace) {
+        match FtpSession::open(Entry::of(&self.config, self.id), &mut self.tls_facts, trace) {
             Ok((mut session, welcome)) => {
                 session.take_up(&mut self.facts);
                 self.session = Some(session);
@@ -497,7 +497,7 @@ impl HostWorker {
                 Ok(Task::Done(outcome)) => self.delivered(&job, outcome),
                 Ok(Task::Send(load)) => {
                     loads.push((job, load));
-                    let allows_more = self.session.as_ref().is_some_and(Session::allows_more);
+                    let allows_more = self.session.as_ref().is_some_and(FtpSession::allows_more);
                     let sessions = self.pool.sessions_for(self.queue.len());
                     if allows_more && loads.len() < sessions && !is_alone {
                         // What has to come last waits for the rest.

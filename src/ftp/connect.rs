@@ -9,7 +9,7 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use suppaftp::{FtpError, FtpResult, ImplFtpStream, TlsConnector};
 
-use crate::ftp::control::{Control, quick_ack};
+use crate::ftp::control::{ControlConnection, quick_ack};
 use crate::ftp::error::{Broken, TOO_LONG};
 use crate::ftp::fault::{Fault, explain, explain_tls, is_slow};
 use crate::ftp::reply::Reply;
@@ -20,7 +20,7 @@ use crate::model::encoding::Encoding;
 use crate::settings::host::{FTPS_PORT, Host};
 
 /// suppaftp's session, over our connection.
-pub type Stream = ImplFtpStream<Control>;
+pub type Stream = ImplFtpStream<ControlConnection>;
 
 /// A server that has not greeted for so long waits for TLS, where it may.
 const GREETS_WITHIN: Duration = Duration::from_secs(2);
@@ -92,7 +92,7 @@ pub struct Dialled {
     /// For suppaftp.
     pub stream: Stream,
     /// Another handle on the same connection.
-    pub control: Control,
+    pub control: ControlConnection,
     /// For its data connections.
     pub secure: Option<Secure>,
     /// Bounds what suppaftp waits for.
@@ -279,7 +279,7 @@ fn greet(
     let other = |error: io::Error| Refused::Other(later(&error));
     let clones = socket.try_clone().and_then(|first| Ok((first, socket.try_clone()?)));
     let (first, second) = clones.map_err(other)?;
-    let control = Control::new(first);
+    let control = ControlConnection::new(first);
     let watchdog = Watchdog::start(second).map_err(other)?;
     let (greeted, too_long) = watchdog.within(timeout, || Stream::connect_with_stream(socket));
     let mut stream = greeted.map_err(|error| refusal(error, too_long, encoding, trace))?;
@@ -358,7 +358,7 @@ struct Handshaker {
     timeout: Duration,
     /// After the server's word that it is ready.
     pause: Duration,
-    outcome: Arc<Mutex<Option<Result<Control, Fault>>>>,
+    outcome: Arc<Mutex<Option<Result<ControlConnection, Fault>>>>,
 }
 
 impl Handshaker {
@@ -417,16 +417,16 @@ impl Handshaker {
         Ok(Dialled { stream, control, secure, watchdog, greeting, unprotected: true })
     }
 
-    fn shake_hands(&self, socket: TcpStream) -> Result<Control, Fault> {
+    fn shake_hands(&self, socket: TcpStream) -> Result<ControlConnection, Fault> {
         let tls = self.secure.handshake(&socket, self.timeout, &mut || Ok(()))?;
-        Ok(Control::secured(socket, tls))
+        Ok(ControlConnection::secured(socket, tls))
     }
 }
 
 impl TlsConnector for Handshaker {
-    type Stream = Control;
+    type Stream = ControlConnection;
 
-    fn connect(&self, _: &str, socket: TcpStream) -> FtpResult<Control> {
+    fn connect(&self, _: &str, socket: TcpStream) -> FtpResult<ControlConnection> {
         thread::sleep(self.pause);
         let control = self.shake_hands(socket);
         let given = control.as_ref().map(Clone::clone);
@@ -438,12 +438,12 @@ impl TlsConnector for Handshaker {
 
 /// Brings a connection that is there already.
 #[derive(Debug)]
-struct Behind(Control);
+struct Behind(ControlConnection);
 
 impl TlsConnector for Behind {
-    type Stream = Control;
+    type Stream = ControlConnection;
 
-    fn connect(&self, _: &str, _: TcpStream) -> FtpResult<Control> {
+    fn connect(&self, _: &str, _: TcpStream) -> FtpResult<ControlConnection> {
         Ok(self.0.clone())
     }
 }

@@ -10,14 +10,14 @@ use suppaftp::{FtpError, FtpResult, TlsStream};
 use crate::model::encoding::Encoding;
 
 /// A control connection, in the clear or through TLS. Clones are handles on the same one: suppaftp
-/// has one, and [`crate::ftp::uploader::Wire`] another.
+/// has one, and [`crate::ftp::uploader::Uploader`] another.
 #[derive(Clone, Debug)]
-pub struct Control {
+pub struct ControlConnection {
     socket: Arc<TcpStream>,
     tls: Option<Arc<Mutex<ClientConnection>>>,
 }
 
-impl Control {
+impl ControlConnection {
     /// In the clear.
     pub fn new(socket: TcpStream) -> Self {
         Self { socket: Arc::new(socket), tls: None }
@@ -76,7 +76,7 @@ impl Control {
     }
 }
 
-impl Read for Control {
+impl Read for ControlConnection {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         quick_ack(&self.socket);
         match &self.tls {
@@ -110,7 +110,7 @@ fn invalid(error: rustls::Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
-impl Write for Control {
+impl Write for ControlConnection {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &self.tls {
             None => (&*self.socket).write(bytes),
@@ -126,7 +126,7 @@ impl Write for Control {
     }
 }
 
-impl TlsStream for Control {
+impl TlsStream for ControlConnection {
     type InnerStream = Self;
 
     fn tcp_stream(self) -> FtpResult<TcpStream> {

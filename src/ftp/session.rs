@@ -1,4 +1,4 @@
-//! One FTP session (RFC 959), run by suppaftp; uploads go through [`Wire`].
+//! One FTP session (RFC 959), run by suppaftp; uploads go through [`Uploader`].
 
 use std::collections::HashSet;
 use std::io::{self, Read};
@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use suppaftp::FtpError;
 
 use crate::ftp::connect::{self, ConnectError, Dialled, Stream, TlsFacts};
-use crate::ftp::control::{Control, quick_ack};
+use crate::ftp::control::{ControlConnection, quick_ack};
 use crate::ftp::error::{Broken, TOO_LONG, TransferError};
 use crate::ftp::profile::{Board, is_known};
 use crate::ftp::reply::Reply;
 use crate::ftp::tls::{self, Secure, Trust};
 use crate::ftp::trace::Trace;
-use crate::ftp::uploader::{DataOptions, DataSeen, Wire};
+use crate::ftp::uploader::{DataOptions, DataSeen, Uploader};
 use crate::ftp::watchdog::Watchdog;
 use crate::local::file::Source;
 use crate::model::encoding::Encoding;
@@ -220,11 +220,11 @@ impl<'a> Entry<'a> {
 }
 
 /// A session that is logged in, in binary mode, in the directory where files are to go.
-pub struct Session {
+pub struct FtpSession {
     stream: Stream,
-    wire: Wire,
+    uploader: Uploader,
     /// The same connection as both of them have.
-    control: Control,
+    control: ControlConnection,
     watchdog: Watchdog,
     timeout: Duration,
     trace: Trace,
@@ -241,7 +241,7 @@ pub struct Session {
     dirs: HashSet<String>,
 }
 
-impl Session {
+impl FtpSession {
     /// Connects and logs in.
     ///
     /// # Errors
@@ -265,7 +265,7 @@ impl Session {
             is_known,
             is_careful: false,
             chosen: transfer,
-            wire: Wire::new(control.clone(), options, timeout),
+            uploader: Uploader::new(control.clone(), options, timeout),
             control,
             watchdog,
             timeout,
@@ -302,7 +302,7 @@ impl Session {
 
     fn log_in(&mut self, login: &Login) -> Result<(), ConnectError> {
         let user = &login.user;
-        if !self.wire.options().encoding.can_write(user) {
+        if !self.uploader.options().encoding.can_write(user) {
             return Err(ConnectError::Unusable(format!("--encoding latin1 cannot write '{user}'")));
         }
         let mut reply = self.command(&format!("USER {user}"))?;
@@ -323,18 +323,16 @@ impl Session {
         match reply.code {
             200 | 202 | 230..=239 => Ok(()),
             // FTPdLite says 430 of a wrong password (RFC 2389 does not know it).
-            400..=499 if self.wire.is_lacking_tls(&reply) => Err(ConnectError::Unusable(format!(
-                "login as {} refused: {reply}: {}",
-                login.user,
-                remedy(true, login)
-            ))),
+            400..=499 if self.uploader.is_lacking_tls(&reply) => Err(ConnectError::Unusable(
+                format!("login as {} refused: {reply}: {}", login.user, remedy(true, login)),
+            )),
             400..=429 | 431..=499 => Err(ConnectError::Later(connect::no_service(&reply))),
             331 | 430 | 500..=599 => {
                 let refused = format!("login as {} refused: {reply}", login.user);
                 Err(match login.is_refused() {
                     Some(tries) => ConnectError::Again(format!("{refused} ({tries})")),
                     None => {
-                        let remedy = remedy(self.wire.is_lacking_tls(&reply), login);
+                        let remedy = remedy(self.uploader.is_lacking_tls(&reply), login);
                         ConnectError::Unusable(format!("{refused}: {remedy}"))
                     }
                 })
@@ -345,7 +343,7 @@ impl Session {
 
     /// Whether secrets may go out as they would now.
     fn may_confide(&self, login: &Login) -> Result<(), ConnectError> {
-        if self.wire.options().secure.is_some() {
+        if self.uploader.options().secure.is_some() {
             return Ok(());
         }
         let peer = self.control.socket().peer_addr().map_err(Broken::from)?;
@@ -360,7 +358,7 @@ impl Session {
             return Err(ConnectError::Later(format!("no binary transfers: {reply}")));
         }
         if let Some(dir) = dir {
-            if !self.wire.options().encoding.can_write(dir) {
+            if !self.uploader.options().encoding.can_write(dir) {
                 return Err(ConnectError::Unusable(format!(
                     "the remote directory '{dir}' has characters that --encoding latin1 lacks"
                 )));
@@ -399,7 +397,9 @@ impl Session {
         let may_lack_directory = path.parent().is_some() && (again || !is_there);
         let sent = match self.send(&name, source, more, facts, progress) {
             Err(refusal)
-                if may_lack_directory && refusal.may_lack_directory() && self.wire.is_in_step() =>
+                if may_lack_directory
+                    && refusal.may_lack_directory()
+                    && self.uploader.is_in_step() =>
             {
                 let made = self.make_directories(path)?;
                 match refusal {
@@ -442,7 +442,7 @@ impl Session {
         progress: &mut dyn FnMut(u64),
     ) -> Result<Stored, TransferError> {
         let way = self.way(name, facts);
-        let bytes = self.wire.store(way, name, source, &self.trace, progress)?;
+        let bytes = self.uploader.store(way, name, source, &self.trace, progress)?;
         let when = Instant::now();
         if more && way == SendMode::Prepared {
             self.make_ready_beside(|session| session.confirm(name, bytes, facts))??;
@@ -464,7 +464,7 @@ impl Session {
     /// What follows for the server from an upload that went wrong. If it was not sent the plain way,
     /// it is next, at once; in a new session, because what this one would do next is not certain.
     fn judge(&self, name: &str, error: TransferError, facts: &mut ServerFacts) -> TransferError {
-        let options = self.wire.options();
+        let options = self.uploader.options();
         if let TransferError::Again(_) = error {
             facts.demands_resumption |= options.secure.is_some();
         }
@@ -487,7 +487,7 @@ impl Session {
     }
 
     fn be_careful(&mut self, transfer: SendMode, why: String) {
-        self.wire.give_up_ready();
+        self.uploader.give_up_ready();
         self.is_careful = true;
         self.send_choice = SendChoice { mode: transfer, reason: why };
     }
@@ -501,7 +501,7 @@ impl Session {
     pub fn take_up(&mut self, facts: &mut ServerFacts) {
         facts.begin_session();
         if let Some(varies_ports) = facts.varies_ports {
-            self.wire.take_up(varies_ports);
+            self.uploader.take_up(varies_ports);
         }
         if facts.misses >= MISSES && self.send_choice.mode != SendMode::Serial {
             // The session after this one may try again.
@@ -512,7 +512,7 @@ impl Session {
 
     /// Goes by what has been seen of the server.
     fn reconsider(&mut self, facts: &mut ServerFacts) {
-        let options = self.wire.options();
+        let options = self.uploader.options();
         facts.varies_ports = Some(options.varies_ports);
         if self.is_careful {
             return;
@@ -528,7 +528,7 @@ impl Session {
 
     /// Whether files may be sent over several sessions at once.
     pub fn allows_more(&self) -> bool {
-        let options = self.wire.options();
+        let options = self.uploader.options();
         options.board.is_none() && (options.varies_ports || options.active)
     }
 
@@ -542,18 +542,18 @@ impl Session {
         is_at_work: bool,
         facts: &mut ServerFacts,
     ) -> Result<bool, Broken> {
-        self.wire.give_up_stale();
+        self.uploader.give_up_stale();
         self.reconsider(facts);
-        let is_uftpd = self.wire.options().board == Some(Board::Uftpd);
+        let is_uftpd = self.uploader.options().board == Some(Board::Uftpd);
         let is_wanted = match self.send_choice.mode {
             SendMode::Serial => false,
             SendMode::Overlapped => is_uftpd,
             SendMode::Prepared => is_at_work,
         };
-        if !is_wanted || self.is_careful || self.wire.has_ready() {
+        if !is_wanted || self.is_careful || self.uploader.has_ready() {
             return Ok(false);
         }
-        match self.wire.ask_ahead(&self.trace) {
+        match self.uploader.ask_ahead(&self.trace) {
             Ok(_) if is_uftpd => {}
             Ok(address) => {
                 let connected = TcpStream::connect_timeout(&address, self.patience());
@@ -575,7 +575,7 @@ impl Session {
         what: impl FnOnce(&mut Self) -> T,
     ) -> Result<T, TransferError> {
         let patience = self.patience();
-        let connecting = match self.wire.ask_ahead(&self.trace) {
+        let connecting = match self.uploader.ask_ahead(&self.trace) {
             Ok(address) => thread::Builder::new()
                 .spawn(move || TcpStream::connect_timeout(&address, patience))
                 .ok(),
@@ -594,7 +594,7 @@ impl Session {
     }
 
     fn have_ready(&mut self, connected: io::Result<TcpStream>) {
-        if let Err(error) = self.wire.have_ready(connected) {
+        if let Err(error) = self.uploader.have_ready(connected) {
             // An upload will say more.
             self.be_careful(SendMode::Overlapped, format!("its data port: {error}"));
         }
@@ -602,12 +602,12 @@ impl Session {
 
     /// Gives up the data connection for the next file.
     pub fn give_up_ready(&mut self) {
-        self.wire.give_up_ready();
+        self.uploader.give_up_ready();
     }
 
     /// When there will be something to do for [`Self::make_ready`] again.
     pub fn ready_until(&self) -> Option<Instant> {
-        self.wire.ready_until()
+        self.uploader.ready_until()
     }
 
     /// Some servers drop a blank at the end of a name (aioftp): another file would be overwritten.
@@ -632,7 +632,7 @@ impl Session {
     /// A path as the server is to read it.
     fn name(&mut self, path: &str) -> Result<String, TransferError> {
         if !path.is_ascii() {
-            let encoding = self.wire.options().encoding;
+            let encoding = self.uploader.options().encoding;
             if !encoding.can_write(path) {
                 return Err(TransferError::Permanent(
                     "its name has characters that --encoding latin1 lacks: rename it".to_owned(),
@@ -644,7 +644,7 @@ impl Session {
         }
         let name = prefixed(path);
         // What is longer, the board reads as two commands, the first of which names another file.
-        match self.wire.options().board.map(Board::longest_command) {
+        match self.uploader.options().board.map(Board::longest_command) {
             Some(most) if LONGEST_VERB + name.len() > most => Err(TransferError::Permanent(
                 format!("its path is too long: the board reads commands of at most {most} bytes"),
             )),
@@ -823,7 +823,7 @@ impl Session {
     /// When there is no answer.
     pub fn remove_directory(&mut self, dir: &str) -> Result<bool, Broken> {
         self.dirs.remove(dir);
-        if !self.wire.options().encoding.can_write(dir) {
+        if !self.uploader.options().encoding.can_write(dir) {
             return Ok(false);
         }
         Ok(self.command(&format!("RMD {}", prefixed(dir)))?.is_completion())
@@ -848,23 +848,23 @@ impl Session {
 
     /// What has been seen of data connections.
     pub fn data(&self) -> DataSeen {
-        self.wire.data()
+        self.uploader.data()
     }
 
     /// Whether a file can go out only in a new session: with TLS 1.3, proftpd gives tickets for two.
     pub fn is_spent(&self, facts: &ServerFacts) -> bool {
-        let secure = &self.wire.options().secure;
+        let secure = &self.uploader.options().secure;
         facts.demands_resumption && secure.as_ref().is_some_and(Secure::is_spent)
     }
 
     /// Whether the session still stands, as far as can be told without asking.
     pub fn is_quiet(&self) -> bool {
-        self.wire.is_quiet()
+        self.uploader.is_quiet()
     }
 
     /// Whether this computer still has the address that the session was made from.
     pub fn is_at_home(&self) -> bool {
-        self.wire.is_at_home()
+        self.uploader.is_at_home()
     }
 
     /// Asks for a sign of life within `patience`; what the answer is does not matter.
@@ -889,7 +889,7 @@ impl Session {
     /// Ends the session politely.
     pub fn quit(mut self) {
         // Who is in the midst of saying something is not waited for.
-        if self.wire.is_in_step() {
+        if self.uploader.is_in_step() {
             let _ = self.command_within(FAREWELL, "QUIT");
         }
         self.hang_up();
@@ -933,13 +933,13 @@ impl Session {
     }
 
     fn parse(&self, body: &[u8]) -> Result<Reply, Broken> {
-        Reply::parse(&self.wire.options().encoding.read(body))
+        Reply::parse(&self.uploader.options().encoding.read(body))
             .ok_or_else(|| Broken("no FTP reply".to_owned()))
     }
 
     fn exchange(&mut self, limit: Duration, line: &str) -> Result<Vec<u8>, Broken> {
-        if !self.wire.is_quiet() {
-            let unasked = self.wire.reply(&self.trace)?;
+        if !self.uploader.is_quiet() {
+            let unasked = self.uploader.reply(&self.trace)?;
             return Err(Broken(format!("unasked it said {unasked}")));
         }
         let socket = self.control.socket();

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rustls::{ClientConnection, HandshakeKind, ProtocolVersion};
 use socket2::SockRef;
 
-use crate::ftp::control::{Control, is_untouched, quick_ack};
+use crate::ftp::control::{ControlConnection, is_untouched, quick_ack};
 use crate::ftp::error::{AWAY, Broken, TransferError};
 use crate::ftp::fault::{Fault, explain, is_slow};
 use crate::ftp::profile::Board;
@@ -142,8 +142,8 @@ pub struct DataSeen {
 }
 
 /// The control connection, as far as uploads need it.
-pub struct Wire {
-    control: Control,
+pub struct Uploader {
+    control: ControlConnection,
     options: DataOptions,
     timeout: Duration,
     /// What came after a complete reply: an unasked-for reply, such as a 421.
@@ -170,9 +170,9 @@ pub struct Wire {
     is_out_of_step: bool,
 }
 
-impl Wire {
+impl Uploader {
     /// Takes a handle on the session's control connection.
-    pub fn new(control: Control, options: DataOptions, timeout: Duration) -> Self {
+    pub fn new(control: ControlConnection, options: DataOptions, timeout: Duration) -> Self {
         Self {
             control,
             options,
