@@ -37,11 +37,11 @@ pub enum Task {
     /// Nothing more.
     Done(Outcome),
     /// This is to be sent.
-    Send(Box<Load>),
+    Send(Box<PreparedUpload>),
 }
 
 /// A file on its way.
-pub struct Load {
+pub struct PreparedUpload {
     path: RelPath,
     source: Source,
     /// The name to store it under first.
@@ -55,7 +55,7 @@ pub struct Load {
     started: Instant,
 }
 
-impl Load {
+impl PreparedUpload {
     /// The file.
     pub fn path(&self) -> &RelPath {
         &self.path
@@ -114,7 +114,7 @@ impl HostWorker {
         // Whatever becomes of it, the server may not have the old content any more.
         self.absent.remove(path);
         self.ledger.is_changing(path);
-        Ok(Task::Send(Box::new(Load {
+        Ok(Task::Send(Box::new(PreparedUpload {
             path: path.clone(),
             source,
             temporary: self.temporary(job, slot),
@@ -126,8 +126,8 @@ impl HostWorker {
     }
 
     /// A file is stored.
-    pub fn conclude(&mut self, load: Box<Load>, stored: Stored) -> Outcome {
-        let Load { path, source, temporary, started, .. } = *load;
+    pub fn conclude(&mut self, upload: Box<PreparedUpload>, stored: Stored) -> Outcome {
+        let PreparedUpload { path, source, temporary, started, .. } = *upload;
         let Stored { bytes, when } = stored;
         let took = when - started;
         self.note_stored(&path, &source, bytes, temporary);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::deliver::attempt::Load;
+use crate::deliver::attempt::PreparedUpload;
 use crate::ftp::connect::{ConnectError, TlsFacts};
 use crate::ftp::error::TransferError;
 use crate::ftp::session::{Entry, FtpSession, ServerFacts, Stored};
@@ -105,7 +105,7 @@ impl ExtraSession {
     /// Sends a file, logging in first if that is needed.
     pub fn send(
         &mut self,
-        load: &mut Load,
+        upload: &mut PreparedUpload,
         trace: Trace,
         progress: &mut dyn FnMut(u64, u64, Duration),
     ) -> ParallelResult {
@@ -129,7 +129,7 @@ impl ExtraSession {
                 }
             }
         };
-        let sent = load.send(session, &mut self.facts, progress);
+        let sent = upload.send(session, &mut self.facts, progress);
         self.used = Instant::now();
         let is_spent = session.is_spent(&self.facts);
         let along = match sent {

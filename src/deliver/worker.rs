@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
-use crate::deliver::attempt::{Load, Task};
+use crate::deliver::attempt::{PreparedUpload, Task};
 use crate::deliver::order::{Order, Origin};
 use crate::deliver::session_pool::{ParallelResult, SessionPool};
 use crate::ftp::connect::{ConnectError, TlsFacts};
@@ -489,17 +489,17 @@ impl HostWorker {
             }
         }
         self.is_waiting = false;
-        let mut loads = Vec::new();
+        let mut uploads = Vec::new();
         let mut next = Some(job);
         while let Some(job) = next.take() {
             let is_alone = job.class == Class::Last || job.failures > 0;
-            match self.prepare(&job, loads.len()) {
+            match self.prepare(&job, uploads.len()) {
                 Ok(Task::Done(outcome)) => self.delivered(&job, outcome),
-                Ok(Task::Send(load)) => {
-                    loads.push((job, load));
+                Ok(Task::Send(upload)) => {
+                    uploads.push((job, upload));
                     let allows_more = self.session.as_ref().is_some_and(FtpSession::allows_more);
                     let sessions = self.pool.sessions_for(self.queue.len());
-                    if allows_more && loads.len() < sessions && !is_alone {
+                    if allows_more && uploads.len() < sessions && !is_alone {
                         // What has to come last waits for the rest.
                         next = self.queue.take_early(now);
                     }
@@ -507,12 +507,12 @@ impl HostWorker {
                 Err(error) => self.failed(job, error),
             }
         }
-        self.send(loads);
+        self.send(uploads);
         self.ledger.end_turn();
     }
 
     /// Sends files, each in a session of its own.
-    pub(super) fn send(&mut self, mut loads: Vec<(Job, Box<Load>)>) {
+    pub(super) fn send(&mut self, mut uploads: Vec<(Job, Box<PreparedUpload>)>) {
         let (id, events, ledger) = (self.id, &self.events, &self.ledger);
         let show = |path: &RelPath| {
             let path = path.clone();
@@ -531,22 +531,23 @@ impl HostWorker {
         let Some(session) = &mut self.session else {
             // It ended while they were prepared.
             let now = Instant::now();
-            return loads.into_iter().for_each(|(job, _)| self.queue.retry(job, now));
+            return uploads.into_iter().for_each(|(job, _)| self.queue.retry(job, now));
         };
         let (facts, trace) = (&mut self.facts, || trace_to(&self.config, id, events));
         let sent: Vec<ParallelResult> = thread::scope(|scope| {
-            let mut under_way = loads.iter_mut().map(|(_, load)| load);
+            let mut under_way = uploads.iter_mut().map(|(_, upload)| upload);
             let own = under_way.next();
             let along: Vec<_> = (under_way.zip(self.pool.extra_sessions()))
-                .map(|(load, extra)| {
-                    let (mut show, trace) = (show(load.path()), trace());
+                .map(|(upload, extra)| {
+                    let (mut show, trace) = (show(upload.path()), trace());
                     thread::Builder::new()
-                        .spawn_scoped(scope, move || extra.send(load, trace, &mut show))
+                        .spawn_scoped(scope, move || extra.send(upload, trace, &mut show))
                 })
                 .collect();
-            let own = own.map(|load| {
-                let mut show = show(load.path());
-                load.send(session, facts, &mut show)
+            let own = own.map(|upload| {
+                let mut show = show(upload.path());
+                upload
+                    .send(session, facts, &mut show)
                     .map_or_else(ParallelResult::Failed, ParallelResult::Stored)
             });
             let along = along.into_iter().map(|thread| match thread.map(ScopedJoinHandle::join) {
@@ -557,12 +558,12 @@ impl HostWorker {
         });
         let mut alone = None;
         // While there is a session, for the remote commands.
-        let mut sent: Vec<_> = loads.into_iter().zip(sent).collect();
+        let mut sent: Vec<_> = uploads.into_iter().zip(sent).collect();
         sent.sort_by_key(|(_, sent)| !matches!(sent, ParallelResult::Stored(_)));
-        for ((job, load), sent) in sent {
+        for ((job, upload), sent) in sent {
             match sent {
                 ParallelResult::Stored(stored) => {
-                    let outcome = self.conclude(load, stored);
+                    let outcome = self.conclude(upload, stored);
                     self.delivered(&job, outcome);
                 }
                 ParallelResult::Failed(error) => self.failed(job, error),

@@ -250,26 +250,26 @@ impl Uploader {
         let is_joint = self.options.is_joint();
         let prepared = self.prepare_data(way, trace)?;
         // STOR comes first: pyftpdlib loses data that comes before it.
-        let mut offer = Offer::new(format!("STOR {name}"));
-        self.send(&offer.command, trace)?;
+        let mut stor = PendingStor::new(format!("STOR {name}"));
+        self.send(&stor.command, trace)?;
         if way == SendMode::Serial && !is_joint {
-            let refusal = self.await_answer(&mut offer, trace)?.clone();
+            let refusal = self.await_answer(&mut stor, trace)?.clone();
             if !refusal.is_preliminary() {
                 self.has_left_one = true;
                 self.keep(prepared, &refusal);
                 return Err(self.refused(way, &refusal));
             }
         }
-        let opened = self.open_data(prepared, &mut offer, trace)?;
+        let opened = self.open_data(prepared, &mut stor, trace)?;
         // It has come by now where the server had its part in that, but for some (ftp-srv).
         if way == SendMode::Serial || is_joint || opened.is_err() {
-            self.await_answer(&mut offer, trace)?;
+            self.await_answer(&mut stor, trace)?;
         }
         let mut data = None;
         let pumped = match opened {
-            Ok(opened) if !offer.is_refused() => {
+            Ok(opened) if !stor.is_refused() => {
                 let data = data.insert(opened);
-                let pumped = self.pump(data, source, &mut offer, trace, progress)?;
+                let pumped = self.pump(data, source, &mut stor, trace, progress)?;
                 if pumped.is_err() {
                     // Without TLS's word that this was all.
                     let _ = data.socket.shutdown(Shutdown::Write);
@@ -279,7 +279,7 @@ impl Uploader {
             Ok(_) => Ok(0),
             Err(error) => Err(error),
         };
-        let answer = self.await_answer(&mut offer, trace)?.clone();
+        let answer = self.await_answer(&mut stor, trace)?.clone();
         if !answer.is_preliminary() {
             self.has_left_one = true;
             self.is_queued = answer.code == BUSY && self.options.board == Some(Board::Uftpd);
@@ -353,13 +353,13 @@ impl Uploader {
     /// Waits for the server's first word on STOR.
     fn await_answer<'a>(
         &mut self,
-        offer: &'a mut Offer,
+        stor: &'a mut PendingStor,
         trace: &Trace,
     ) -> Result<&'a Reply, Broken> {
-        while offer.answer.is_none() {
-            self.hear(offer, trace)?;
+        while stor.answer.is_none() {
+            self.hear(stor, trace)?;
         }
-        offer.answer.as_ref().ok_or_else(|| Broken("no answer".to_owned()))
+        stor.answer.as_ref().ok_or_else(|| Broken("no answer".to_owned()))
     }
 
     /// Waits for the server's last word on a short file, as long as one can come: it has none on a data
@@ -392,16 +392,16 @@ impl Uploader {
     }
 
     /// Takes a reply to STOR.
-    fn hear(&mut self, offer: &mut Offer, trace: &Trace) -> Result<(), Broken> {
+    fn hear(&mut self, stor: &mut PendingStor, trace: &Trace) -> Result<(), Broken> {
         let reply = self.reply(trace)?;
         // A connection that waits at uftpd's one data port would be taken for the next file's: it is
         // used for this one, once the board has time.
         let is_busy = reply.code == BUSY && !self.options.varies_ports;
-        if is_busy && offer.made.elapsed() < self.timeout {
+        if is_busy && stor.made.elapsed() < self.timeout {
             thread::sleep(BUSY_PAUSE);
-            return self.send(&offer.command, trace);
+            return self.send(&stor.command, trace);
         }
-        offer.answer = Some(reply);
+        stor.answer = Some(reply);
         Ok(())
     }
 
@@ -441,7 +441,7 @@ impl Uploader {
         &mut self,
         data: &mut Data,
         source: &mut Source,
-        offer: &mut Offer,
+        stor: &mut PendingStor,
         trace: &Trace,
         progress: &mut dyn FnMut(u64),
     ) -> Pumped<u64> {
@@ -452,7 +452,7 @@ impl Uploader {
             let read = match source.read(&mut buffer) {
                 Ok(0) => {
                     let mut stalled = || progress(sent);
-                    let ended = self.patiently(offer, trace, &mut stalled, || data.finish())?;
+                    let ended = self.patiently(stor, trace, &mut stalled, || data.finish())?;
                     return Ok(ended.map(|()| sent));
                 }
                 Ok(read) => read,
@@ -462,7 +462,7 @@ impl Uploader {
             let mut bytes = &buffer[..read];
             while !bytes.is_empty() {
                 let mut stalled = || progress(sent);
-                match self.patiently(offer, trace, &mut stalled, || data.write(bytes))? {
+                match self.patiently(stor, trace, &mut stalled, || data.write(bytes))? {
                     Ok(written) => bytes = &bytes[written..],
                     Err(error) => return Ok(Err(error)),
                 }
@@ -470,7 +470,7 @@ impl Uploader {
             sent += read as u64;
             progress(sent);
             // What is longer than the socket holds anyway is not poured out for nothing.
-            if !source.is_at_end() && !self.await_answer(offer, trace)?.is_preliminary() {
+            if !source.is_at_end() && !self.await_answer(stor, trace)?.is_preliminary() {
                 return given_up();
             }
         }
@@ -479,7 +479,7 @@ impl Uploader {
     /// Does something with the data connection, again and again while the server is slow.
     fn patiently<T>(
         &mut self,
-        offer: &mut Offer,
+        stor: &mut PendingStor,
         trace: &Trace,
         stalled: &mut dyn FnMut(),
         mut what: impl FnMut() -> io::Result<T>,
@@ -495,7 +495,7 @@ impl Uploader {
                 io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
                     // A board that gave up leaves the data connection open, and says so only on the
                     // control connection.
-                    if !self.look(offer, trace)? {
+                    if !self.look(stor, trace)? {
                         return given_up();
                     }
                     if !LOOKS_AGAIN || moved.elapsed() >= self.timeout {
@@ -573,10 +573,15 @@ impl Uploader {
 
     /// Completes the data connection after STOR. Where that takes the server's part, some say 150
     /// before it and some after it (ftp-srv).
-    fn open_data(&mut self, prepared: Prepared, offer: &mut Offer, trace: &Trace) -> Pumped<Data> {
+    fn open_data(
+        &mut self,
+        prepared: Prepared,
+        stor: &mut PendingStor,
+        trace: &Trace,
+    ) -> Pumped<Data> {
         let socket = match prepared {
             Prepared::Connected(socket) => socket,
-            Prepared::Awaited(listener) => match self.accept(&listener, offer, trace) {
+            Prepared::Awaited(listener) => match self.accept(&listener, stor, trace) {
                 Ok(socket) => socket,
                 Err(error) => {
                     let failed = TransferError::Reconnect(format!(
@@ -594,7 +599,7 @@ impl Uploader {
         };
         socket.set_read_timeout(Some(BLINK)).map_err(Broken::from)?;
         let timeout = self.timeout;
-        match secure.handshake(&socket, timeout, &mut || self.look_on(offer, trace)) {
+        match secure.handshake(&socket, timeout, &mut || self.look_on(stor, trace)) {
             Ok(tls) => {
                 if let (Some(version), Some(kind)) = (tls.protocol_version(), tls.handshake_kind())
                 {
@@ -615,23 +620,23 @@ impl Uploader {
 
     /// While the data connection makes us wait: takes the answer to STOR if it has come. Returns
     /// whether there is something to wait for.
-    fn look(&mut self, offer: &mut Offer, trace: &Trace) -> Result<bool, Broken> {
+    fn look(&mut self, stor: &mut PendingStor, trace: &Trace) -> Result<bool, Broken> {
         if !self.is_at_home() {
             return Err(Broken(AWAY.to_owned()));
         }
         if self.is_quiet() {
             return Ok(true);
         }
-        if offer.answer.is_none() {
-            self.hear(offer, trace)?;
-            return Ok(!offer.is_refused());
+        if stor.answer.is_none() {
+            self.hear(stor, trace)?;
+            return Ok(!stor.is_refused());
         }
         Ok(false)
     }
 
     /// The same as an error.
-    fn look_on(&mut self, offer: &mut Offer, trace: &Trace) -> io::Result<()> {
-        match self.look(offer, trace) {
+    fn look_on(&mut self, stor: &mut PendingStor, trace: &Trace) -> io::Result<()> {
+        match self.look(stor, trace) {
             Ok(true) => Ok(()),
             Ok(false) => Err(io::Error::other("the server gave it up")),
             Err(Broken(cause)) => Err(io::Error::other(cause)),
@@ -642,7 +647,7 @@ impl Uploader {
     fn accept(
         &mut self,
         listener: &TcpListener,
-        offer: &mut Offer,
+        stor: &mut PendingStor,
         trace: &Trace,
     ) -> io::Result<TcpStream> {
         let server = self.control.socket().peer_addr()?.ip();
@@ -658,7 +663,7 @@ impl Uploader {
                     return Err(io::Error::new(io::ErrorKind::TimedOut, "no answer"));
                 }
                 Err(_) => {
-                    self.look_on(offer, trace)?;
+                    self.look_on(stor, trace)?;
                     thread::sleep(PAUSE);
                 }
             }
@@ -861,14 +866,14 @@ impl Uploader {
 }
 
 /// A STOR on its way.
-struct Offer {
+struct PendingStor {
     command: String,
     made: Instant,
     /// The server's first word on it.
     answer: Option<Reply>,
 }
 
-impl Offer {
+impl PendingStor {
     fn new(command: String) -> Self {
         Self { command, made: Instant::now(), answer: None }
     }
